@@ -1,0 +1,49 @@
+# The front door: `make demo` shows the whole product, `make test` proves it.
+PY ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: setup demo test lint format bench soak lock clean
+
+setup: $(STAMP)
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PY) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo "Fuhe needs Python 3.11 or newer. Debian/Ubuntu: apt-get install python3 python3-venv   (or: make PY=/path/to/python3.11 ...)"; exit 1; }
+	@$(PY) -c 'import venv, ensurepip' 2>/dev/null || \
+	  { echo "Python's venv module is missing. Debian/Ubuntu: apt-get install python3-venv"; exit 1; }
+	@echo "setting up $(VENV) from requirements.lock (once)..."
+	@test -x $(BIN)/python || $(PY) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	@$(BIN)/python -m ensurepip >/dev/null 2>&1 || true
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable . 
+	@touch $(STAMP)
+
+demo: setup
+	@$(BIN)/fuhe demo
+
+test: setup
+	@$(BIN)/python -m pytest tests
+
+lint: setup
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy -p fuhe
+
+format: setup
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: setup
+	@$(BIN)/python -m bench
+
+soak: setup
+	@$(BIN)/python -m bench.soak
+
+lock:
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --extra dev -o requirements.lock pyproject.toml
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

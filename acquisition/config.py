@@ -1,0 +1,55 @@
+"""Configuration of acquisition: the `links:` and `cycles:` sections of config.yaml."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+
+class LinkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One shared resource: a serial port, a TCP endpoint, a listener, a broker topic tree.
+
+    kind: serial | tcp | listen-tcp | listen-udp | mqtt. `framing` (Modbus only): rtu | tcp.
+    serial: port, baud, parity N/E/O, bytesize, stopbits, rs485. tcp: host, port_no. mqtt: host, port_no, topic, tls.
+    turnaround_ms: pause between a reply and the next request. margin_ms: added to every computed time-out.
+    """
+
+    name: str
+    kind: Literal["serial", "tcp", "listen-tcp", "listen-udp", "mqtt"]
+    port: str | None = None
+    baud: int = 9600
+    parity: Literal["N", "E", "O"] = "E"
+    bytesize: int = 8
+    stopbits: int = 1
+    rs485: bool = False
+    host: str = "127.0.0.1"
+    port_no: int = 0
+    framing: Literal["rtu", "tcp"] = "tcp"
+    topic: str = "fuhe/v1"
+    username: str | None = None
+    secret: str | None = None
+    ca_file: str | None = None
+    max_connections: int = 20_000
+    admission_per_s: float = 500.0
+    idle_timeout_s: float = 900.0
+    connect_timeout_s: float = 5.0
+    turnaround_ms: float = 25.0
+    margin_ms: float = 50.0
+    reconnect_min_s: float = 1.0
+    reconnect_max_s: float = 60.0
+    queue_items: int = 4096
+
+
+class CycleConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Periods of the cycles in seconds; 0 switches a cycle off. Spread: how long a cycle's starts are spread over."""
+
+    live_s: int = 900
+    curve_s: int = 3600
+    event_s: int = 900
+    daily_at: str = "00:05"
+    monthly_at: str = "00:30"
+    clock_at: str = "03:20"
+    gap_scan_s: int = 600
+    spread_s: int = 600
+    recall_batch: int = 500

@@ -1,0 +1,43 @@
+"""Devices, metering points and rounds as every ring sees them (archive attributes in force now).
+
+A *device* is what answers on a link (a meter, a terminal); a *point* (计量点) is a place where energy is metered;
+a *round* (轮次) is one trip relay output with the loads behind it. Secrets are named here, never held.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import msgspec
+
+
+class Point(msgspec.Struct, frozen=True, kw_only=True):
+    """A metering point behind a device; `pn` is its number inside the device (1 for a plain meter)."""
+
+    id: int
+    name: str
+    pn: int = 1
+    ct_ratio: Decimal = Decimal(1)
+    pt_ratio: Decimal = Decimal(1)
+    contract_kva: Decimal | None = None
+    nominal_v: Decimal | None = None
+    wiring: str = "3P4W"
+
+    @property
+    def multiplier(self) -> Decimal:
+        """CT ratio x PT ratio (倍率 K)."""
+        return self.ct_ratio * self.pt_ratio
+
+
+class Device(msgspec.Struct, frozen=True, kw_only=True):
+    """One device on one link. `secret` names an entry of the secrets file (password, operator, key)."""
+
+    id: int
+    name: str
+    link: str
+    profile: str
+    address: str
+    points: tuple[Point, ...]
+    enabled: bool = True
+    secret: str | None = None
+    options: dict[str, str] = {}
