@@ -41,3 +41,17 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     enabled: bool = True
     secret: str | None = None
     options: dict[str, str] = {}
+
+
+class Credentials(msgspec.Struct, frozen=True, kw_only=True):
+    """What a secret's name stands for; read from the secrets file, never stored in the database, never printed.
+
+    password: six BCD digits (DL/T 645); operator: eight hex digits; key: shared key of signed MQTT commands, base64.
+    """
+
+    password: str = "000000"
+    operator: str = "00000000"
+    key: str = ""
+
+    def __repr__(self) -> str:
+        return "Credentials(**)"

@@ -1,0 +1,70 @@
+"""A device profile (设备档): everything that differs between models, as data. Loaded from profiles/*.toml with `inherits`.
+
+Testing for a device model in code means a missing field here.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from ..model.work import Duty
+
+
+class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """reply_timeout_s: longest silence before the first byte beyond line time; inter_byte_s: between two bytes."""
+
+    reply_timeout_s: float = 0.55
+    inter_byte_s: float = 0.5
+    retries: int = 2
+    lead_bytes: int = 4
+    turnaround_ms: float | None = None
+
+
+class ReadPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What is read for a duty: protocol identifiers (DI hex for DL/T 645, quantity names for Modbus)."""
+
+    items: tuple[str, ...]
+    period_s: int | None = None
+    retention_days: int | None = None
+
+
+class CurvePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Stored curves of the device: `classes` of load records (DL/T 645 class 06), slot step and memory depth."""
+
+    classes: tuple[int, ...] = ()
+    quantities: tuple[str, ...] = ()
+    step_s: int = 900
+    retention_days: int = 10
+    blocks_per_request: int = 8
+
+
+class ControlPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How the device's relays are driven. means: dlt645-1c | modbus-write | mqtt-command.
+
+    Modbus: `writes` maps an action kind to [function, address, value]; `state` = [function, address, mask, open value].
+    """
+
+    means: Literal["dlt645-1c", "modbus-write", "mqtt-command"]
+    rounds: int = 1
+    password_level: str = "02"
+    short_form: bool = False
+    writes: dict[str, tuple[int, int, int]] = {}
+    state: tuple[int, int, int, int] | None = None
+
+
+class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One device profile. `version`: protocol edition (2007, 1997); `map`: Modbus register map by name."""
+
+    name: str
+    title_en: str
+    title_zh: str
+    protocol: Literal["dlt645", "modbus", "mqtt"]
+    version: str = ""
+    map: str = ""
+    timing: Timing = Timing()
+    read: dict[Duty, ReadPlan] = {}
+    curve: CurvePlan | None = None
+    control: ControlPlan | None = None
+    quirks: dict[str, str] = {}
