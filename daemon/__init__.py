@@ -1,0 +1,1 @@
+"""The composition root: configuration, `fuhe run`, degraded modes, logs, metrics and health."""

@@ -1,0 +1,60 @@
+"""The last half hour of active power per device, as it came in, in primary kW: what control's freshness rules look at.
+
+Fed by every delivered batch before it goes to the journal, so that a slow database never makes power look stale.
+Bounded: `depth` samples a point.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..model.devices import Device
+from ..model.quantities import quantity
+from ..model.readings import F8, I2, I8, ReadingBatch
+
+
+class LivePower:
+    """A ring of (time_us, kW, quality) per point; a device's power is the sum over its points at common instants."""
+
+    def __init__(self, depth: int = 512) -> None:
+        self._depth = depth
+        self._quantity = quantity("active_power_total").id
+        self._rings: dict[int, deque[tuple[int, float, int]]] = {}
+        self._points: dict[int, tuple[tuple[int, float], ...]] = {}
+
+    def set_devices(self, devices: Sequence[Device]) -> None:
+        """Take over points and multipliers of the devices in force."""
+        self._points = {d.id: tuple((p.id, float(p.multiplier)) for p in d.points) for d in devices}
+
+    def feed(self, batch: ReadingBatch) -> None:
+        """Keep the active powers of a batch."""
+        samples = batch.samples
+        if samples is None:
+            return
+        for i in np.flatnonzero(samples.quantity == self._quantity):
+            ring = self._rings.setdefault(int(samples.point[i]), deque(maxlen=self._depth))
+            row = (int(samples.time_us[i]), float(samples.value[i]), int(samples.quality[i]))
+            if not ring or row[0] > ring[-1][0]:
+                ring.append(row)
+
+    def window(self, device: int, from_us: int, to_us: int) -> tuple[I8, F8, I2]:
+        """(time_us, kW primary, quality) of one device in [from_us, to_us], ascending; empty when nothing is known.
+
+        Several points: only instants at which every point has a value are summed, the worst quality counts.
+        """
+        sums: dict[int, tuple[float, int, int]] = {}
+        points = self._points.get(device, ())
+        for point, multiplier in points:
+            for time_us, value, quality in self._rings.get(point, ()):
+                if from_us <= time_us <= to_us:
+                    kw, worst, n = sums.get(time_us, (0.0, 0, 0))
+                    sums[time_us] = (kw + value * multiplier, max(worst, quality), n + 1)
+        rows = sorted((t, kw, q) for t, (kw, q, n) in sums.items() if n == len(points))
+        return (
+            np.array([r[0] for r in rows], np.int64),
+            np.array([r[1] for r in rows], np.float64),
+            np.array([r[2] for r in rows], np.int16),
+        )
