@@ -1,4 +1,4 @@
-"""/health (JSON) and /metrics (Prometheus) on loopback, in a thread of its own so that a stuck loop is seen from outside.
+"""/health (JSON) and /metrics (Prometheus) on loopback, in a thread of their own: a stuck loop is seen from outside.
 
 /health answers 200 in NORMAL and NO_CONTROL, 503 otherwise or when the loop has not beaten for `stale_s`.
 """
