@@ -1,4 +1,4 @@
-"""The secrets file: names to passwords, operator codes and keys. Mode 0600 or it is not read; never logged.
+"""The secrets file: names to passwords, operator codes and keys. Mode 0600 or it is not read; never logged."""
 
 from __future__ import annotations
 
