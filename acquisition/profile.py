@@ -1,4 +1,4 @@
-"""A device profile (设备档): everything that differs between models, as data. Loaded from profiles/*.toml with `inherits`.
+"""A device profile (设备档): everything that differs between models, as data. profiles.py loads profiles/*.toml.
 
 Testing for a device model in code means a missing field here.
 """
@@ -13,9 +13,13 @@ from ..model.work import Duty
 
 
 class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """reply_timeout_s: longest silence before the first byte beyond line time; inter_byte_s: between two bytes."""
+    """reply_timeout_s: longest silence before the first byte beyond line time; inter_byte_s: between two bytes.
+
+    reply_delay_s: usual delay before the first byte; the plan checker reckons with it, the link does not.
+    """
 
     reply_timeout_s: float = 0.55
+    reply_delay_s: float = 0.1
     inter_byte_s: float = 0.5
     retries: int = 2
     lead_bytes: int = 4
@@ -55,7 +59,10 @@ class ControlPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
 
 class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One device profile. `version`: protocol edition (2007, 1997); `map`: Modbus register map by name."""
+    """One device profile. `version`: protocol edition (2007, 1997); `map`: Modbus register map by name.
+
+    max_points: how many metering points may stand behind one address (1 for a plain meter).
+    """
 
     name: str
     title_en: str
@@ -63,6 +70,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     protocol: Literal["dlt645", "modbus", "mqtt"]
     version: str = ""
     map: str = ""
+    max_points: int = 1
     timing: Timing = Timing()
     read: dict[Duty, ReadPlan] = {}
     curve: CurvePlan | None = None
