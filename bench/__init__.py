@@ -1,0 +1,1 @@
+"""Published figures come from here: `python -m bench`. Each module has `run(quick) -> rows`."""
