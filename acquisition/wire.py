@@ -1,0 +1,96 @@
+"""How many bytes a duty costs on the wire: the transactions of one pass over one device, for the plan checker.
+
+Estimates for planning (four tariffs, all phases fitted, lead bytes both ways); never used to send or to decode.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from ..model.work import Duty
+from ..protocols.modbus.grouping import group
+from ..protocols.modbus.maps import load_map
+from .profile import CurvePlan, Profile
+
+_645_FRAME: Final = 12  # 68 A0-A5 68 C L … CS 16
+_645_READ_LIMIT: Final = 200  # longest DATA of a reply; the rest comes by follow-on frames
+_645_RECORD: Final = 16  # of a load record beside its class: A0 A0, count, time (5), six AA, CS, E5
+_645_CLASS: Final = {1: 17, 2: 24, 3: 8, 4: 16, 5: 16, 6: 6}
+_645_BYTES: Final = tuple(
+    (re.compile(pattern), size)
+    for pattern, size in (
+        # 2007: energy, demand with time, variables, event counts, clock, parameters, freezes (domain tables 10 to 15)
+        ("00..FF..", 20), ("00......", 4), ("01..FF..", 40), ("01......", 8),
+        ("0201FF..", 6), ("0202FF..", 9), ("020[345]FF..", 12), ("020[67]FF..", 8), ("02......", 3),
+        ("0311....|0330....", 3), ("03......", 18), ("0400010C", 7), ("04......", 6),
+        ("05..00..", 5), ("05..0[1-8]..", 20), ("05..(09|0A)..", 40), ("05..10..", 24),
+        # 1997: energy, demand, variables
+        ("9..F", 20), ("A..F", 15), ("B63F", 12), ("B6.F", 8), ("....", 4),
+    )
+)  # fmt: skip
+_UNKNOWN: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """One request and its reply in bytes, lead bytes and checksums included."""
+
+    tx_bytes: int
+    rx_bytes: int
+
+
+def transactions(
+    profile: Profile, duty: Duty, slots: int, framing: Literal["rtu", "tcp"] = "rtu"
+) -> tuple[Transaction, ...]:
+    """All transactions of one pass of `duty` over one device; `slots`: curve slots that a pass asks for."""
+    if profile.protocol == "dlt645":
+        return tuple(_dlt645(profile, duty, slots))
+    if profile.protocol == "modbus":
+        return tuple(_modbus(profile, duty, framing))
+    return ()  # devices that publish by themselves
+
+
+def _dlt645(profile: Profile, duty: Duty, slots: int) -> Iterator[Transaction]:
+    di = 4 if profile.version == "2007" else 2
+    if duty is Duty.CURVE and profile.curve is not None:
+        yield from _dlt645_curve(profile.curve, profile.timing.lead_bytes, slots)
+        return
+    for item in profile.read[duty].items:
+        data = di + next((size for pattern, size in _645_BYTES if pattern.fullmatch(item)), _UNKNOWN)
+        yield _frames(profile.timing.lead_bytes, di, data)
+
+
+def _dlt645_curve(curve: CurvePlan, lead: int, slots: int) -> Iterator[Transaction]:
+    """DI + N + time (10 bytes of DATA) for each request; a reply over 200 bytes comes in several frames."""
+    for number in curve.classes:
+        left = slots
+        while left > 0:
+            blocks = min(left, curve.blocks_per_request)
+            left -= blocks
+            rest = blocks * (_645_RECORD + _645_CLASS[number])
+            part = min(rest, _645_READ_LIMIT - 4)
+            yield _frames(lead, 10, 4 + part)
+            rest -= part
+            while rest > 0:
+                part = min(rest, _645_READ_LIMIT - 5)
+                yield _frames(lead, 5, 5 + part)  # DI + SEQ
+                rest -= part
+
+
+def _frames(lead: int, request: int, reply: int) -> Transaction:
+    return Transaction(lead + _645_FRAME + request, lead + _645_FRAME + reply)
+
+
+def _modbus(profile: Profile, duty: Duty, framing: Literal["rtu", "tcp"]) -> Iterator[Transaction]:
+    if duty not in profile.read:
+        return
+    table = load_map(profile.map)
+    rows = table.by_name
+    names = [n for n in profile.read[duty].items if n in rows]
+    scales = {rows[n].sf for n in names} - {""}
+    request, reply = (8, 5) if framing == "rtu" else (12, 9)
+    for read in group((rows[n] for n in (*names, *sorted(scales))), table.blocks, table.max_registers):
+        yield Transaction(request, reply + 2 * read.count)
