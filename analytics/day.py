@@ -19,7 +19,7 @@ from ..model.times import day_start_us
 from .curve import CurveSource, choose_source, power_from_registers
 from .energy import Energy, constant_multipliers, energy_from_registers
 from .load import LoadDay, load_day
-from .masks import B1, F8, I2, I8, DayFlag, day_flag, estimated, measured
+from .masks import B1, F8, I2, I8, DayFlag, day_flag, divide, estimated, measured
 from .power_factor import NULL, month_cos
 from .voltage import Qualification, band_of, qualification
 
@@ -218,13 +218,14 @@ def _archive(values: Sequence[Decimal | None]) -> F8:
 class FleetCurve:
     """Sum of the points' measured and estimated power; kw (slots,) NaN where no member has a value.
 
-    members: how many points are in each slot's sum (int64); estimated: slots that contain an estimate; expected: points
-    asked for, so that `members / expected` says how much of the sum may be missing (never scaled up).
+    members: how many points are in each slot's sum (int64); expected: points asked for; cover (slots,): share of the
+    mean load of all reporting points that is present; estimated: slots that contain an estimate. Never scaled up.
     """
 
     label_us: I8
     kw: F8
     members: I8
+    cover: F8
     expected: int
     estimated: B1
 
@@ -234,10 +235,15 @@ def fleet_curve(table: DayTable) -> FleetCurve:
     present = np.isfinite(table.kw)
     members = present.sum(axis=0)
     total = np.sum(table.kw, axis=0, where=present)
+    # Members are weighted by their own mean load: a missing mill weighs more than a missing shop.
+    mean = np.nan_to_num(
+        np.abs(divide(np.sum(table.kw, axis=1, where=present), present.sum(axis=1).astype(np.float64)))
+    )
     return FleetCurve(
         label_us=table.label_us,
         kw=np.where(members > 0, total, np.nan),
         members=members,
+        cover=divide(mean @ present.astype(np.float64), np.full(SLOTS, mean.sum())),
         expected=len(table.points),
         estimated=np.logical_or.reduce(table.estimated, axis=0),
     )
