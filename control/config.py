@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import msgspec
 
+from .rules.interlocks import Limits
+
 
 class ControlConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Limits and times of the command sequence (domain 9.3, 9.4). Times in seconds or minutes as named.
 
     environment: "prod" or "test"; a test daemon commands only devices marked simulated, and the reverse.
+    restore_margin_kw: spare margin for restoring when the releasing person names none (None = it must be named).
+    unknown_read_s: interval of reading the state of a command nobody answered; supervise_s: of looking at held rounds.
+    anchor_s: interval of writing the audit's count and last hash to data_dir/audit-anchors.jsonl.
     """
 
     enabled: bool = True
@@ -31,4 +36,29 @@ class ControlConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     restore_block_share: float = 0.20
     restore_wait_s: int = 300
     restore_reminder_s: int = 1800
+    restore_margin_kw: float | None = None
     session_idle_s: int = 600
+    eta_direct: float = 0.95
+    eta_voluntary: float = 0.8
+    unknown_read_s: int = 30
+    supervise_s: int = 300
+    anchor_s: int = 3600
+
+    def __post_init__(self) -> None:
+        if self.environment not in ("prod", "test"):
+            raise ValueError('control.environment must be "prod" or "test"')
+        if not self.verify_at_s or list(self.verify_at_s) != sorted(set(self.verify_at_s)) or self.verify_at_s[0] < 0:
+            raise ValueError("control.verify_at_s must be ascending seconds, at least one")
+
+    @property
+    def limits(self) -> Limits:
+        """The parameters of the interlocks."""
+        return Limits(
+            freshness_s=self.freshness_s,
+            clock_offset_max_s=self.clock_offset_max_s,
+            live_test_max_days=self.live_test_max_days,
+            step_terminals=self.step_limit_terminals,
+            step_interval_s=self.step_interval_s,
+            county_share=self.county_load_share,
+            county_load_kw=self.county_load_kw,
+        )

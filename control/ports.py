@@ -1,0 +1,101 @@
+"""What control needs of acquisition (the seam `Field`). Implemented over the engine by the daemon, by a fake in tests.
+
+Nothing here retries: one call of `operate` is one conversation in which a trip frame leaves at most once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from ..model.control import ControlAction, ControlAnswer, SwitchState
+from ..model.quality import Quality
+from ..model.readings import F8, I2, I8
+
+
+@dataclass(frozen=True, slots=True)
+class PowerWindow:
+    """Active power of one device, primary kW, ascending in time. All arrays (n,).
+
+    time_us: instants, µs UTC; kw: float64, never NaN; quality: model.quality.Quality; quantum_kw: least step of the
+    metering x multiplier.
+    """
+
+    time_us: I8
+    kw: F8
+    quality: I2
+    quantum_kw: float = 0.0
+
+    def good(self, from_us: int, to_us: int) -> PowerWindow:
+        """The values of quality A with from_us <= time <= to_us."""
+        keep = (self.time_us >= from_us) & (self.time_us <= to_us) & (self.quality == Quality.A) & np.isfinite(self.kw)
+        return PowerWindow(self.time_us[keep], self.kw[keep], self.quality[keep], self.quantum_kw)
+
+    @property
+    def last_us(self) -> int | None:
+        """Instant of the newest value, None if there is none."""
+        return int(self.time_us[-1]) if len(self.time_us) else None
+
+    @property
+    def last_kw(self) -> float | None:
+        """The newest value, kW."""
+        return float(self.kw[-1]) if len(self.kw) else None
+
+    @property
+    def last_good(self) -> bool:
+        """True if the newest value is of quality A."""
+        return bool(len(self.quality)) and int(self.quality[-1]) == Quality.A
+
+    @property
+    def mean_kw(self) -> float | None:
+        """Mean of the values, kW."""
+        return float(self.kw.mean()) if len(self.kw) else None
+
+    @property
+    def min_kw(self) -> float | None:
+        """Lowest value, kW."""
+        return float(self.kw.min()) if len(self.kw) else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceFacts:
+    """What profile, archive and secrets say about a device's control side. None = not known, and then no trip.
+
+    has_protection: the model has a protection state (保电) that `SwitchState.protected` shows; has_contact: the switch
+    position is a feedback contact; has_clock: the model has a clock; has_setpoint: it holds a security setpoint
+    (setpoint_kw, primary kW); keys_ok: passwords and keys are present and have not been refused; model_known: profile
+    and firmware are known; can_control: the profile has control means.
+    """
+
+    can_control: bool | None = None
+    has_protection: bool | None = None
+    has_contact: bool = True
+    has_clock: bool | None = None
+    has_setpoint: bool | None = None
+    setpoint_kw: float | None = None
+    keys_ok: bool | None = None
+    model_known: bool | None = None
+
+
+class Field(Protocol):
+    """Devices as control sees them. Every method may raise LinkError or PeerError; control then knows nothing."""
+
+    async def operate(self, device_id: int, action: ControlAction) -> ControlAnswer:
+        """Carry out one action; never repeats a frame by itself. `sent` False = no byte left the process."""
+
+    async def read_state(self, device_id: int, round: int) -> SwitchState | None:
+        """The round's state read from the device now; None if it does not answer."""
+
+    def power(self, device_id: int, now_us: int, back_s: int) -> PowerWindow:
+        """Power of the last back_s seconds."""
+
+    def online(self, device_id: int) -> bool | None:
+        """Whether the device answered lately; None = not known."""
+
+    def clock_offset_s(self, device_id: int) -> float | None:
+        """Device clock minus ours in seconds, None = not known."""
+
+    def facts(self, device_id: int) -> DeviceFacts | None:
+        """What is known of the device's control side; None for an unknown device."""
