@@ -36,6 +36,7 @@ CLASS_MARK: Final = {
 """The quantity of each load-record class whose presence stands for the class."""
 
 FREEZE_MARK: Final = "forward_active_total"
+"""The same for freezes of DL/T 645; a Modbus profile names quantities, its first one is the mark."""
 DEFAULT_RETENTION_DAYS: Final = {Duty.CURVE: 10, Duty.DAILY: 31, Duty.MONTHLY: 365}
 
 
@@ -105,7 +106,7 @@ def tracks(devices: Iterable[Device], profiles: Mapping[str, Profile]) -> list[T
                         point=point.id,
                         duty=duty,
                         item="",
-                        mark=FREEZE_MARK,
+                        mark=plan.items[0] if profile.protocol == "modbus" else FREEZE_MARK,
                         source=source,
                         step_s=step_s,
                         retention_days=plan.retention_days or DEFAULT_RETENTION_DAYS[duty],

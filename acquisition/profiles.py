@@ -25,6 +25,8 @@ from ..model.lang import tr
 from ..model.quantities import by_name
 from ..model.work import Duty
 from ..protocols.common.errors import UsageError
+from ..protocols.dlt645.items import lookup
+from ..protocols.modbus.maps import load_map
 from .profile import ControlPlan, CurvePlan, Profile
 
 Tree = dict[str, object]
@@ -242,12 +244,28 @@ def _meaning_faults(profile: Profile) -> Iterator[tuple[str, str]]:
         for i, item in enumerate(plan.items):
             if form is not None and not form.fullmatch(item):
                 yield f"read.{duty}.items[{i}]", tr(f"{item!r} is not a data identifier", f"{item!r} 不是数据标识")
-            if profile.protocol == "modbus" and item not in by_name():
-                yield f"read.{duty}.items[{i}]", tr(f"no quantity {item!r}", f"没有数据项 {item!r}")
+            elif form is not None and lookup(item, profile.version) is None:
+                text = tr(f"{item} is not in the table of data items", f"数据项表中没有 {item}")
+                yield f"read.{duty}.items[{i}]", text
+    if profile.protocol == "modbus" and profile.map:
+        yield from _map_faults(profile)
     if profile.curve is not None:
         yield from _curve_faults(profile, profile.curve)
     if profile.control is not None:
         yield from _control_faults(profile, profile.control)
+
+
+def _map_faults(profile: Profile) -> Iterator[tuple[str, str]]:
+    try:
+        known = load_map(profile.map).readings
+    except UsageError as error:
+        yield "map", str(error)
+        return
+    for duty, plan in profile.read.items():
+        for i, item in enumerate(plan.items):
+            if item not in known:
+                text = tr(f"the map {profile.map} has no {item!r}", f"寄存器表 {profile.map} 没有 {item!r}")
+                yield f"read.{duty}.items[{i}]", text
 
 
 def _curve_faults(profile: Profile, curve: CurvePlan) -> Iterator[tuple[str, str]]:

@@ -5,12 +5,12 @@ Estimates for planning (four tariffs, all phases fitted, lead bytes both ways); 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from ..model.work import Duty
+from ..protocols.dlt645.items import lookup
 from ..protocols.modbus.grouping import group
 from ..protocols.modbus.maps import load_map
 from .profile import CurvePlan, Profile
@@ -19,18 +19,7 @@ _645_FRAME: Final = 12  # 68 A0-A5 68 C L … CS 16
 _645_READ_LIMIT: Final = 200  # longest DATA of a reply; the rest comes by follow-on frames
 _645_RECORD: Final = 16  # of a load record beside its class: A0 A0, count, time (5), six AA, CS, E5
 _645_CLASS: Final = {1: 17, 2: 24, 3: 8, 4: 16, 5: 16, 6: 6}
-_645_BYTES: Final = tuple(
-    (re.compile(pattern), size)
-    for pattern, size in (
-        # 2007: energy, demand with time, variables, event counts, clock, parameters, freezes (domain tables 10 to 15)
-        ("00..FF..", 20), ("00......", 4), ("01..FF..", 40), ("01......", 8),
-        ("0201FF..", 6), ("0202FF..", 9), ("020[345]FF..", 12), ("020[67]FF..", 8), ("02......", 3),
-        ("0311....|0330....", 3), ("03......", 18), ("0400010C", 7), ("04......", 6),
-        ("05..00..", 5), ("05..0[1-8]..", 20), ("05..(09|0A)..", 40), ("05..10..", 24),
-        # 1997: energy, demand, variables
-        ("9..F", 20), ("A..F", 15), ("B63F", 12), ("B6.F", 8), ("....", 4),
-    )
-)  # fmt: skip
+_TARIFFS: Final = 4  # fitted beside the total in blocks whose length the meter decides
 _UNKNOWN: Final = 20
 
 
@@ -59,8 +48,16 @@ def _dlt645(profile: Profile, duty: Duty, slots: int) -> Iterator[Transaction]:
         yield from _dlt645_curve(profile.curve, profile.timing.lead_bytes, slots)
         return
     for item in profile.read[duty].items:
-        data = di + next((size for pattern, size in _645_BYTES if pattern.fullmatch(item)), _UNKNOWN)
-        yield _frames(profile.timing.lead_bytes, di, data)
+        yield _frames(profile.timing.lead_bytes, di, di + _payload(item, profile.version))
+
+
+def _payload(di: str, version: str) -> int:
+    """Bytes of an item's payload; of a block over all possible tariffs only the share of those usually fitted."""
+    item = lookup(di, version)
+    if item is None or not item.size:
+        return _UNKNOWN
+    possible = 1 + len({f.name for f in item.fields if f.name.startswith("tariff_") and f.numeric})
+    return item.size * (1 + _TARIFFS) // possible if possible > 1 else item.size
 
 
 def _dlt645_curve(curve: CurvePlan, lead: int, slots: int) -> Iterator[Transaction]:
