@@ -48,6 +48,8 @@ class ControlPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     """How the device's relays are driven. means: dlt645-1c | modbus-write | mqtt-command.
 
     Modbus: `writes` maps an action kind to [function, address, value]; `state` = [function, address, mask, open value].
+    What the model is able to tell, for the interlocks: protection: it has a supply-protection state (保电); contact:
+    the switch position is a feedback contact; clock: commands are judged by its clock; keys: it wants a secret.
     """
 
     means: Literal["dlt645-1c", "modbus-write", "mqtt-command"]
@@ -56,6 +58,10 @@ class ControlPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     short_form: bool = False
     writes: dict[str, tuple[int, int, int]] = {}
     state: tuple[int, int, int, int] | None = None
+    protection: bool = False
+    contact: bool = True
+    clock: bool = False
+    keys: bool = True
 
 
 class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
