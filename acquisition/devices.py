@@ -91,7 +91,7 @@ class _Reader:
     profiles: Mapping[str, Profile]
     faults: list[Fault] = field(default_factory=list)
     drafts: dict[str, _Draft] = field(default_factory=dict)
-    addresses: dict[tuple[str, str], str] = field(default_factory=dict)
+    addresses: dict[tuple[str, str, str], str] = field(default_factory=dict)
     point_rows: dict[str, int] = field(default_factory=dict)
 
     def fault(self, row: int, column: str, en: str, zh: str) -> None:
@@ -139,8 +139,11 @@ class _Reader:
             zh = f"{profile.protocol} 设备不能接在 {link.kind} 链路上"
             self.fault(row, "link", en, zh)
         address = self.address(row, cells["address"], link, profile)
+        options = self.options(row, cells["options"])
         if address is not None:
-            other = self.addresses.setdefault((cells["link"], address), cells["name"])
+            # behind a listener every name that dials in is a wire of its own
+            line = options.get("line", "") if link is not None and link.kind.startswith("listen") else ""
+            other = self.addresses.setdefault((cells["link"], line, address), cells["name"])
             if other != cells["name"]:
                 en = f"{address} is already the address of {other} on link {cells['link']}"
                 zh = f"链路 {cells['link']} 上 {other} 已使用地址 {address}"
@@ -155,7 +158,7 @@ class _Reader:
             "address": address or "",
             "enabled": self.switch(row, cells["enabled"]),
             "secret": cells["secret"] or None,
-            "options": self.options(row, cells["options"]),
+            "options": options,
         }
 
     def address(self, row: int, text: str, link: LinkConfig | None, profile: Profile | None) -> str | None:

@@ -21,7 +21,7 @@ from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
 from ...model.times import BUSINESS_ZONE, US, from_us
-from ...model.work import WorkItem
+from ...model.work import Outcome, WorkItem
 from ..cycles import Cycle, Rhythm
 
 Submit = Callable[[Sequence[WorkItem]], Awaitable[None]]
@@ -158,3 +158,19 @@ class CycleScheduler:
             _log.warning("cycle %s: a start was skipped (the one before still runs, or it came too late)", name)
         elif not isinstance(getattr(event, "exception", None), asyncio.CancelledError):
             counters.failed += 1
+
+
+def bounded(submit: Callable[[WorkItem], asyncio.Future[Outcome]], in_flight: int = 20_000) -> Submit:
+    """`Engine.submit` as the scheduler wants it: a chunk is taken when fewer than `in_flight` items await their end."""
+    open_items: set[asyncio.Future[Outcome]] = set()
+
+    async def take(items: Sequence[WorkItem]) -> None:
+        for item in items:
+            while len(open_items) >= in_flight:
+                await asyncio.wait(open_items, return_when=asyncio.FIRST_COMPLETED)
+            future = submit(item)
+            if not future.done():
+                open_items.add(future)
+                future.add_done_callback(open_items.discard)
+
+    return take
