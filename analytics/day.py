@@ -31,10 +31,15 @@ REGISTER_DECIMALS: Final = 4
 VOLTS: Final = (("voltage_a", "voltage_b", "voltage_c"), ("voltage_ab", "voltage_bc", "voltage_ca"))
 # Power of a point by the priority of 4.2; the demand a meter shows at the end of a slot is its own 15-min average.
 POWER: Final = ((CurveSource.METER_AVERAGE, "active_demand"), (CurveSource.SAMPLED, "active_power_total"))
-# Reactive energy while importing: quadrants I and IV, or forward and reverse where a meter counts only those.
-REACTIVE: Final = (("reactive_q1_total", "reactive_q4_total"), ("forward_reactive_total", "reverse_reactive_total"))
+# Reactive energy while importing: quadrants I and IV, else forward and reverse, else the two combined registers, whose
+# usual setting is forward (I + II) and reverse (III + IV).
+REACTIVE: Final = (
+    ("reactive_q1_total", "reactive_q4_total"),
+    ("forward_reactive_total", "reverse_reactive_total"),
+    ("combined_reactive_1_total", "combined_reactive_2_total"),
+)
 CURVES: Final = (*(name for _, name in POWER), "reactive_power_total", *VOLTS[0], *VOLTS[1])
-REGISTERS: Final = ("forward_active_total", "reverse_active_total", *REACTIVE[0], *REACTIVE[1])
+REGISTERS: Final = ("forward_active_total", "reverse_active_total", *(name for pair in REACTIVE for name in pair))
 
 
 @dataclass(frozen=True, slots=True)
