@@ -281,7 +281,7 @@ class EmbeddedServer:
                 break
         return tr(
             f"the embedded PostgreSQL runs as user {self.user.name}, who cannot enter {closed}: set storage.data_dir "
-            f"to a directory that {self.user.name} can reach (for example /var/lib/fuhe), or run fuhe as an ordinary user",
+            f"to a directory that {self.user.name} can reach (for example /var/lib/fuhe), or run fuhe as another user",
             f"内置 PostgreSQL 以用户 {self.user.name} 运行，但该用户无法进入 {closed}：请将 storage.data_dir "
             "设为其可到达的目录（例如 /var/lib/fuhe），或以普通用户运行 fuhe",
         )

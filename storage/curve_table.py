@@ -1,0 +1,218 @@
+"""Day rows into and out of table `curve_day`: reading fixed-width arrays, merging with what is there, writing back.
+
+A row has one of four layouts (int4 or int8 numbers, with or without qualities); each is a fixed-width record, so both
+directions are one COPY a layout and no Python object a value. Merging transactions take turns by one advisory lock.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import psycopg
+from numpy.typing import NDArray
+from psycopg import sql
+
+from ..model.quality import Source
+from ..model.readings import I8, Samples
+from .copying import PG_EPOCH_DAY, PG_EPOCH_US, Rows, RowType, array, copy_in, copy_out, int_array
+from .curves import DAY_S, NONE, DayRows, conflicts_as_samples, merge, rescale
+from .partitions import Partitions
+
+LOCK: Final = 0x6375_7276
+NONE4: Final = np.iinfo(np.int32).min
+SPAN4: Final = np.iinfo(np.int32).max
+COLUMNS: Final = (
+    "day", "point", "quantity", "source", "step_s", "decimals", "base", "vals", "wide", "quality", "received",
+)  # fmt: skip
+STAGE: Final = sql.SQL("CREATE TEMP TABLE IF NOT EXISTS curve_stage (LIKE curve_day) ON COMMIT DELETE ROWS")
+UPDATE: Final = sql.SQL(
+    "UPDATE curve_day c SET decimals = s.decimals, base = s.base, vals = s.vals, wide = s.wide, quality = s.quality,"
+    " received = s.received FROM curve_stage s WHERE c.day = {day} AND s.day = {day} AND c.quantity = s.quantity"
+    " AND c.point = s.point AND c.source = s.source AND c.step_s = s.step_s"
+)
+
+
+class Form(NamedTuple):
+    """Layout of a row: numbers as int8 (`wide`) or int4, qualities stored (`judged`) or all A."""
+
+    wide: bool
+    judged: bool
+
+
+FORMS: Final = tuple(Form(wide, judged) for wide in (False, True) for judged in (False, True))
+
+
+@cache
+def _written(form: Form, n: int) -> RowType:
+    return RowType(
+        [
+            ("day", "date"),
+            ("point", "int4"),
+            ("quantity", "int2"),
+            ("source", "int2"),
+            ("step_s", "int4"),
+            ("decimals", "int2"),
+            ("base", "int8"),
+            ("vals", "null" if form.wide else f"int4[{n}]"),
+            ("wide", f"int8[{n}]" if form.wide else "null"),
+            ("quality", f"int2[{n}]" if form.judged else "null"),
+            ("received", "timestamptz"),
+        ]
+    )
+
+
+@cache
+def _read(form: Form, n: int) -> RowType:
+    columns = [("day", "date"), ("point", "int4"), ("quantity", "int2"), ("decimals", "int2"), ("base", "int8")]
+    columns += [("received", "timestamptz"), ("number", f"int8[{n}]" if form.wide else f"int4[{n}]")]
+    return RowType(columns + ([("quality", f"int2[{n}]")] if form.judged else []))
+
+
+def pack_rows(rows: DayRows) -> list[Rows]:
+    """COPY rows of the table, one array a layout. Numbers are kept from their lowest, so that registers fit int4."""
+    there = rows.number != NONE
+    base = np.where(there, rows.number, np.iinfo(np.int64).max).min(axis=1)
+    span = np.where(there, rows.number - base[:, None], 0).max(axis=1)
+    wide, judged = span > SPAN4, (rows.quality != 0).any(axis=1)
+    parts = []
+    for form in FORMS:
+        mask = (wide == form.wide) & (judged == form.judged)
+        if not mask.any():
+            continue
+        part = rows.take(mask)
+        out = _written(form, DAY_S // rows.step_s).rows(len(part))
+        out["day"] = part.key["day"] - PG_EPOCH_DAY
+        for name in ("point", "quantity", "decimals"):
+            out[name] = part.key[name]
+        out["source"], out["step_s"] = Source.CURVE, rows.step_s
+        out["received"] = part.received_us - PG_EPOCH_US
+        if form.wide:
+            array(out, "wide")[...] = part.number
+        else:
+            out["base"] = base[mask]
+            array(out, "vals")[...] = np.where(there[mask], part.number - base[mask][:, None], NONE4)
+        if form.judged:
+            array(out, "quality")[...] = part.quality
+        parts.append(out)
+    return parts
+
+
+def read_rows(
+    cursor: psycopg.Cursor[Any], step_s: int, where: sql.Composable, source: int = Source.CURVE
+) -> list[DayRows]:
+    """The rows of one step that satisfy `where` (a condition on c.day, c.point, c.quantity ...)."""
+    n = DAY_S // step_s
+    found = []
+    for form in FORMS:
+        query = sql.SQL(
+            "SELECT c.day, c.point, c.quantity, c.decimals, c.base, c.received, {numbers}{quality} FROM curve_day c"
+            " WHERE c.step_s = {step} AND c.source = {source} AND {form} AND {where}"
+        ).format(
+            numbers=sql.SQL("c.wide" if form.wide else "c.vals"),
+            quality=sql.SQL(", c.quality" if form.judged else ""),
+            step=sql.Literal(step_s),
+            source=sql.Literal(int(source)),
+            form=sql.SQL(
+                f"c.wide IS {'NOT ' if form.wide else ''}NULL AND c.quality IS {'NOT ' if form.judged else ''}NULL"
+            ),
+            where=where,
+        )
+        rows = _read(form, n).read(copy_out(cursor, query))
+        if len(rows):
+            found.append(_unpack(rows, step_s, form))
+    return found
+
+
+def _unpack(rows: Rows, step_s: int, form: Form) -> DayRows:
+    raw = array(rows, "number")
+    number = raw.astype(np.int64)
+    if form.wide:
+        number = np.where(number == NONE, NONE, number)
+    else:
+        number = np.where(number == NONE4, NONE, number + rows["base"].astype(np.int64)[:, None])
+    key = np.zeros(len(rows), [("day", "<i4"), ("quantity", "<i2"), ("point", "<i4"), ("decimals", "<i2")])
+    for name in ("quantity", "point", "decimals"):
+        key[name] = rows[name]
+    key["day"] = rows["day"] + PG_EPOCH_DAY
+    quality = array(rows, "quality").astype(np.int16) if form.judged else np.zeros(number.shape, np.int16)
+    return DayRows(step_s, key, number, quality, rows["received"].astype(np.int64) + PG_EPOCH_US)
+
+
+def _identity(key: NDArray[np.void]) -> I8:
+    """Quantity and point of one day as one sortable number."""
+    return (key["quantity"].astype(np.int64) << 32) | key["point"].astype(np.int64)
+
+
+class CurveWriter:
+    """Merges folded day rows (one a key, sorted) into the table inside the caller's transaction."""
+
+    def __init__(self, partitions: Partitions) -> None:
+        self._partitions = partitions
+
+    def write(
+        self, connection: psycopg.Connection[Any], rows: DayRows, today: int
+    ) -> tuple[list[tuple[Samples, I8]], NDArray[np.void]]:
+        """Returns the conflicts as suspect samples, and the keys of the rows that changed."""
+        found: list[tuple[Samples, I8]] = []
+        changed: list[NDArray[np.void]] = []
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
+            for day in np.unique(rows.key["day"]):
+                part = rows.take(rows.key["day"] == day)
+                table = self._partitions.target(connection, "curve_day", int(day), today)
+                changed.append(self._write_day(cursor, table, int(day), part, found))
+        return found, np.concatenate(changed)
+
+    def _write_day(
+        self, cursor: psycopg.Cursor[Any], table: str, day: int, new: DayRows, found: list[tuple[Samples, I8]]
+    ) -> NDArray[np.void]:
+        where = sql.SQL("c.day = {day} AND c.quantity = ANY({q}) AND c.point = ANY({p})").format(
+            day=_date(day),
+            q=int_array(np.unique(new.key["quantity"]), "int2"),
+            p=int_array(np.unique(new.key["point"])),
+        )
+        old_parts = read_rows(cursor, new.step_s, where)
+        mine = _identity(new.key)
+        fresh = np.ones(len(new), bool)
+        updates: list[DayRows] = []
+        for old in old_parts:
+            at = np.searchsorted(mine, _identity(old.key))
+            hit = (at < len(mine)) & (mine[np.minimum(at, len(mine) - 1)] == _identity(old.key))
+            old, at = old.take(hit), at[hit]
+            fresh[at] = False
+            before, after = _same_decimals(old, new.take(at))
+            merged, conflict = merge(before, after)
+            if conflict.any():
+                found.append(conflicts_as_samples(after, conflict))
+            touched = ((merged.number != before.number) | (merged.quality != before.quality)).any(axis=1)
+            if touched.any():
+                updates.append(merged.take(touched))
+        if fresh.any():
+            copy_in(cursor, sql.Identifier(table), COLUMNS, *pack_rows(new.take(fresh)))
+        if updates:
+            cursor.execute(STAGE)
+            copy_in(cursor, sql.SQL("curve_stage"), COLUMNS, *(p for u in updates for p in pack_rows(u)))
+            cursor.execute("SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off")
+            cursor.execute(UPDATE.format(day=_date(day)))
+            cursor.execute("DELETE FROM curve_stage")
+        return np.concatenate([new.key[fresh], *(u.key for u in updates)])
+
+
+def _date(day: int) -> sql.Composable:
+    return sql.SQL("('1970-01-01'::date + {})").format(sql.Literal(day))
+
+
+def _same_decimals(old: DayRows, new: DayRows) -> tuple[DayRows, DayRows]:
+    """Both with the finer of the two scales (they differ only after a quantity's decimals were changed)."""
+    a, b = old.key["decimals"].astype(np.int32), new.key["decimals"].astype(np.int32)
+    if (a == b).all():
+        return old, new
+    finer = np.maximum(a, b)
+    both = []
+    for rows, have in ((old, a), (new, b)):
+        key = rows.key.copy()
+        key["decimals"] = finer
+        both.append(DayRows(rows.step_s, key, rescale(rows.number, finer - have), rows.quality, rows.received_us))
+    return both[0], both[1]
