@@ -13,6 +13,9 @@ class LinkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     kind: serial | tcp | listen-tcp | listen-udp | mqtt. `framing` (Modbus only): rtu | tcp.
     serial: port, baud, parity N/E/O, bytesize, stopbits, rs485. tcp: host, port_no. mqtt: host, port_no, topic, tls.
     turnaround_ms: pause between a reply and the next request. margin_ms: added to every computed time-out.
+    half_open_s: a socket on which requests stay unanswered and no byte comes for so long is closed and reopened.
+    listen-*: a modem says `register_prefix` and a name, and serves the devices whose option `line` is that name;
+    `heartbeat` is the text that it sends to keep its connection alive.
     """
 
     name: str
@@ -39,6 +42,9 @@ class LinkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     reconnect_min_s: float = 1.0
     reconnect_max_s: float = 60.0
     queue_items: int = 4096
+    half_open_s: float = 30.0
+    register_prefix: str = "REG:"
+    heartbeat: str = "HB"
 
 
 class CycleConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

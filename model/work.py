@@ -44,6 +44,7 @@ class WorkItem:
 
     `expires_s` is monotonic: after it the item is answered EXPIRED unsent. `items` names protocol identifiers to read
     instead of the profile's list for the duty. Two items with the same `key` are never queued together on a link.
+    `forced`: a person asks; a quarantined device is tried once all the same.
     """
 
     device: int
@@ -54,6 +55,7 @@ class WorkItem:
     items: tuple[str, ...] = ()
     action: ControlAction | None = None
     recall_id: int | None = None
+    forced: bool = False
 
     @property
     def key(self) -> tuple[int, str, tuple[int, int] | None, tuple[str, ...], str]:
@@ -129,7 +131,10 @@ class Exchange(Protocol):
 
 @dataclass(slots=True)
 class LinkCounters:
-    """Counters of one link since start; read by metrics and `fuhe status`."""
+    """Counters of one link since start; read by metrics and `fuhe status`.
+
+    late_replies: bytes came after their request had been given up; rejected: dial-in connections turned away.
+    """
 
     requests: int = 0
     replies: int = 0
@@ -140,4 +145,6 @@ class LinkCounters:
     reconnects: int = 0
     refused_writes: int = 0
     queue_full: int = 0
+    late_replies: int = 0
+    rejected: int = 0
     by_status: dict[str, int] = field(default_factory=dict)

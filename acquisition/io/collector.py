@@ -1,0 +1,169 @@
+"""From outcomes to the sink: what many lines yield within a moment is delivered as one record.
+
+An outcome is told (future, `on_outcome`) only after its readings are in the sink: acknowledged means fsynced.
+Bounded: when `limit_values` wait for a slow sink, `full` is true and the lines start nothing new except control.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+
+from ...model.lang import tr
+from ...model.readings import ReadingBatch, Samples
+from ...model.work import Outcome, Status, WorkItem
+
+log = logging.getLogger(__name__)
+
+LINGER_S = 0.05
+RECORD_VALUES = 50_000
+RECORD_SPAN_US = 250_000
+SAMPLE_ARRAYS = ("time_us", "point", "quantity", "value", "quality", "source")
+
+
+class Sink(Protocol):
+    """The journal: `deliver` returns when the batch is on the disk."""
+
+    async def deliver(self, batch: ReadingBatch) -> None:
+        """Store one batch durably; FuheError or OSError when that is not possible."""
+
+
+class Ready:
+    """An outcome on its way: `tell` is called once, after delivery (with another outcome if that failed)."""
+
+    __slots__ = ("item", "outcome", "tell")
+
+    def __init__(
+        self, item: WorkItem | None, outcome: Outcome, tell: Callable[[WorkItem | None, Outcome], None]
+    ) -> None:
+        self.item, self.outcome, self.tell = item, outcome, tell
+
+
+def merge(batches: Sequence[ReadingBatch]) -> list[ReadingBatch]:
+    """Few large batches of many small ones; `received_us` of a merged batch is that of its first (within 250 ms)."""
+    groups: list[list[ReadingBatch]] = []
+    values = 0
+    for batch in batches:
+        first = groups[-1][0] if groups else None
+        near = first is not None and 0 <= batch.received_us - first.received_us <= RECORD_SPAN_US
+        if not near or values > RECORD_VALUES:
+            groups.append([])
+            values = 0
+        groups[-1].append(batch)
+        values += weight(batch)
+    return [_join(group) for group in groups]
+
+
+def weight(batch: ReadingBatch | None) -> int:
+    """Roughly how many values a batch holds in memory."""
+    if batch is None:
+        return 0
+    n = len(batch.samples) if batch.samples is not None else 0
+    return n + sum(c.value.size for c in batch.curves) + len(batch.events) + len(batch.parameters)
+
+
+def _join(group: list[ReadingBatch]) -> ReadingBatch:
+    if len(group) == 1:
+        return group[0]
+    samples = [b.samples for b in group if b.samples is not None]
+    return ReadingBatch(
+        received_us=group[0].received_us,
+        samples=Samples(*(np.concatenate([getattr(s, name) for s in samples]) for name in SAMPLE_ARRAYS))
+        if samples
+        else None,
+        curves=tuple(c for b in group for c in b.curves),
+        events=tuple(e for b in group for e in b.events),
+        parameters=tuple(p for b in group for p in b.parameters),
+    )
+
+
+class Collector:
+    """One task that delivers; everything else is bookkeeping."""
+
+    def __init__(self, sink: Sink, on_room: Callable[[], None], *, limit_values: int = 1_000_000) -> None:
+        self._sink, self._on_room, self._limit = sink, on_room, limit_values
+        self._waiting: list[Ready] = []
+        self._waiting_values = 0
+        self._flying_values = 0
+        self._wanted = asyncio.Event()
+        self._linger: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._closing = False
+        self.delivered_values = 0
+        self.failures = 0
+
+    @property
+    def values(self) -> int:
+        """Values in memory that are not on the disk yet."""
+        return self._waiting_values + self._flying_values
+
+    @property
+    def full(self) -> bool:
+        """The sink is behind: start nothing new."""
+        return self.values >= self._limit
+
+    def start(self) -> None:
+        """Begin to deliver."""
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="collector")
+
+    async def stop(self) -> None:
+        """Deliver what waits, then end."""
+        self._closing = True
+        self._wanted.set()
+        if self._task is not None:
+            await self._task
+        if self._linger is not None:
+            self._linger.cancel()
+
+    def add(self, ready: Ready, *, urgent: bool = False) -> None:
+        """Take an outcome; one without readings is told at once, an urgent one is not kept waiting for company."""
+        size = weight(ready.outcome.batch)
+        if not size:
+            ready.tell(ready.item, ready.outcome)
+            return
+        self._waiting.append(ready)
+        self._waiting_values += size
+        if urgent or self._waiting_values >= RECORD_VALUES:
+            self._wanted.set()
+        elif self._linger is None:
+            self._linger = asyncio.get_running_loop().call_later(LINGER_S, self._lingered)
+
+    def _lingered(self) -> None:
+        self._linger = None
+        self._wanted.set()
+
+    async def _run(self) -> None:
+        while not (self._closing and not self._waiting):
+            await self._wanted.wait()
+            self._wanted.clear()
+            ready, self._waiting = self._waiting, []
+            self._flying_values, self._waiting_values = self._waiting_values, 0
+            if ready:
+                await self._deliver(ready)
+            was_full = self.full
+            self.delivered_values += self._flying_values
+            self._flying_values = 0
+            if was_full and not self.full:
+                self._on_room()
+            if self._closing:
+                self._wanted.set()
+
+    async def _deliver(self, ready: list[Ready]) -> None:
+        reason = ""
+        try:
+            for batch in merge([r.outcome.batch for r in ready if r.outcome.batch is not None]):
+                await self._sink.deliver(batch)
+        except Exception as error:  # outermost edge of this task: whatever the sink's fault, nobody may wait for ever
+            self.failures += 1
+            log.exception("readings could not be stored")
+            reason = tr(f"readings could not be stored: {error}", f"数据无法保存: {error}")
+        for one in ready:
+            outcome = one.outcome
+            if reason:
+                outcome = replace(outcome, status=Status.BROKEN, batch=None, reason=reason)
+            one.tell(one.item, outcome)

@@ -1,0 +1,208 @@
+"""The owner of one line: moves bytes between a transport and the pure `Line`, and keeps it open.
+
+Driven by callbacks only (no task): transport events, alarms, submissions. Everything of a line happens here, on the
+loop's thread, one thing at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable
+from typing import Protocol
+
+from ...model.lang import tr
+from ...model.work import Outcome, WorkItem
+from ..backoff import Backoff
+from ..link import Line, State, Station
+from .alarms import NEVER, Alarms
+from .clock import Clock
+from .transports.base import Listener, Transport
+
+log = logging.getLogger(__name__)
+
+
+class Host(Protocol):
+    """The engine, as an owner sees it."""
+
+    @property
+    def full(self) -> bool:
+        """The sink is behind."""
+
+    def finished(self, owner: Owner, item: WorkItem, outcome: Outcome) -> None:
+        """An item has ended."""
+
+
+class Owner:
+    """One line and its transport. `make_transport` None: the transport is given from outside (dial-in)."""
+
+    __slots__ = (
+        "_alarms", "_backoff", "_clock", "_closed", "_host", "_make_transport", "_opening", "_reopen", "_transport",
+        "heard", "line", "reason", "slot",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        line: Line,
+        host: Host,
+        clock: Clock,
+        alarms: Alarms,
+        backoff: Backoff,
+        make_transport: Callable[[Listener], Transport] | None,
+    ) -> None:
+        self.line = line
+        self.slot = NEVER
+        self.reason = tr("not opened yet", "尚未打开")
+        self.heard = False
+        self._host, self._clock, self._alarms, self._backoff = host, clock, alarms, backoff
+        self._make_transport = make_transport
+        self._transport: Transport | None = None
+        self._opening = False
+        self._reopen: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    @property
+    def is_up(self) -> bool:
+        """The transport is open."""
+        return self.line.state is not State.DOWN
+
+    def open(self) -> None:
+        """Begin to open the transport, unless that is under way."""
+        if self._closed or self._transport is not None or self._make_transport is None:
+            return
+        if self._reopen is not None:
+            self._reopen.cancel()
+            self._reopen = None
+        self._transport = self._make_transport(self)
+        self._opening = True
+        self._transport.open()
+
+    def attach(self, transport: Transport) -> None:
+        """Take over a transport that is open already (dial-in); an older one is dropped."""
+        self._drop(tr("replaced by a newer connection", "被新的连接取代"))
+        self._transport = transport
+        self._opening = True
+        self.on_open()
+
+    async def close(self) -> None:
+        """Close for good: everything is cancelled and nothing is left in the loop."""
+        self._closed = True
+        if self._reopen is not None:
+            self._reopen.cancel()
+            self._reopen = None
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.close()
+        self.line.shut(self._clock.now_us(), tr("the link was closed", "链路已关闭"))
+        self._hand_over()
+        if transport is not None:
+            await transport.wait_closed()
+
+    def submit(self, item: WorkItem) -> None:
+        """Queue an item; the caller decides when to `run`."""
+        if not self.line.submit(item, self._clock.monotonic_s()):
+            log.debug("%s: %s is queued already", self.line.name, item.key)
+        if self.line.finished:
+            self._hand_over()
+
+    def replace_stations(self, stations: dict[int, Station]) -> None:
+        """Serve these devices from now on."""
+        self.line.set_stations(stations, self._clock.now_us())
+        self._hand_over()
+
+    def urge(self) -> None:
+        """Someone is waiting: do not wait for the back-off to end, try the line now."""
+        if self._transport is None and self._make_transport is None:
+            self.line.unreachable(self._clock.now_us(), self.reason)
+            self._hand_over()
+        elif self._transport is None:
+            self.open()
+        self.run()
+
+    def run(self) -> None:
+        """Do what is due: send, notice silence, expire. Safe to call at any time."""
+        line, now = self.line, self._clock.monotonic_s()
+        line.held = self._host.full
+        try:
+            sent = line.poll(now, self._clock.now_us())
+            if sent is not None and self._transport is not None and not self._transport.send(*sent):
+                line.refused(self._clock.now_us())
+                self._alarms.at(self, now)
+        except Exception as error:  # noqa: BLE001 - outermost edge: a fault in one exchange must not end the others
+            self._bug(error)
+        if line.vanished(now):
+            self._lost(tr("the peer stopped answering", "对端不再应答"))
+        if line.finished:
+            self._hand_over()
+        if line.wake_at_s != math.inf:
+            self._alarms.at(self, line.wake_at_s)
+
+    def on_alarm(self) -> None:
+        """Alarms: it may be time."""
+        if not self._closed:
+            self.run()
+
+    def on_open(self) -> None:
+        """Transport: open."""
+        self._opening = False
+        self.heard = False
+        self.reason = ""
+        self.line.up(self._clock.monotonic_s())
+        self.run()
+
+    def on_bytes(self, data: bytes) -> None:
+        """Transport: bytes."""
+        if not self.heard:
+            self.heard = True
+            self._backoff.reset()
+        now = self._clock.monotonic_s()
+        try:
+            self.line.received(data, now, self._clock.now_us())
+        except Exception as error:  # noqa: BLE001 - outermost edge, as above
+            self._bug(error)
+        if self.line.state is not State.WAIT:
+            self.run()
+
+    def on_lost(self, reason: str) -> None:
+        """Transport: gone, or could not be opened."""
+        self._transport = None
+        self._lost(reason)
+
+    def _lost(self, reason: str) -> None:
+        failed_to_open = self._opening
+        self._drop(reason)
+        if failed_to_open:
+            self.line.unreachable(self._clock.now_us(), reason)
+        self._hand_over()
+        if self._closed or self._make_transport is None:
+            return
+        if self._reopen is None:
+            self._reopen = asyncio.get_running_loop().call_later(self._backoff.next_s(), self._try_again)
+
+    def _drop(self, reason: str) -> None:
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.close()
+        if self.is_up:
+            log.info("%s: %s", self.line.name, reason)
+        self._opening = False
+        self.reason = reason
+        self.line.down(self._clock.now_us(), reason)
+        self._hand_over()
+
+    def _try_again(self) -> None:
+        self._reopen = None
+        self.line.counters.reconnects += 1
+        self.open()
+
+    def _hand_over(self) -> None:
+        finished, self.line.finished = self.line.finished, []
+        for item, outcome in finished:
+            self._host.finished(self, item, outcome)
+
+    def _bug(self, error: Exception) -> None:
+        running = self.line.running
+        log.error("%s: fault while serving %s", self.line.name, running, exc_info=error)
+        self.line.failed(self._clock.now_us(), f"{type(error).__name__}: {error}")
+        self._alarms.at(self, self._clock.monotonic_s())

@@ -1,0 +1,82 @@
+"""Which line serves which device, and with which timing: configuration and profiles turned into `Station`s.
+
+Line names: a serial port or TCP endpoint is one line for all its devices; a listener has one line for each name that
+dials in (the device's option `line`: the modem's registration; without it the device's own address); a broker has one
+line for each device, for they do not share a wire.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from ...model.devices import Device
+from ..config import LinkConfig
+from ..link import LinePolicy, Station
+from ..profile import Profile
+
+BITS_PER_BYTE = 11  # start, eight data, parity, stop: the longest form
+LISTENERS = ("listen-tcp", "listen-udp")
+
+
+def line_name(device: Device, config: LinkConfig) -> str:
+    """Name of the line that serves a device."""
+    if config.kind in LISTENERS:
+        return f"{config.name}/{device.options.get('line') or device.address}"
+    if config.kind == "mqtt":
+        return f"{config.name}/{device.address}"
+    return config.name
+
+
+def line_policy(config: LinkConfig) -> LinePolicy:
+    """Margins and bounds of a link's lines. Only sockets can be half open in a way the line must notice."""
+    socket = config.kind in ("tcp", "listen-tcp")
+    return LinePolicy(
+        margin_s=config.margin_ms / 1000,
+        half_open_s=config.half_open_s if socket else math.inf,
+        queue_items=config.queue_items,
+    )
+
+
+def make_station(device: Device, profile: Profile, config: LinkConfig) -> Station:
+    """A device as its line needs it. Modbus devices get the link's framing unless they state their own."""
+    wire: str = profile.protocol
+    if profile.protocol == "modbus":
+        framing = device.options.get("framing") or (config.framing if config.kind == "tcp" else "rtu")
+        device = msgspec.structs.replace(device, options={**device.options, "framing": framing})
+        wire = f"modbus-{framing}"
+    packets = wire == "modbus-tcp" or config.kind == "mqtt"
+    timing = profile.timing
+    turnaround_ms = timing.turnaround_ms if timing.turnaround_ms is not None else config.turnaround_ms
+    return Station(
+        device=device,
+        profile=profile,
+        wire=wire,
+        byte_s=0.0 if packets else BITS_PER_BYTE / config.baud,
+        reply_timeout_s=timing.reply_timeout_s,
+        inter_byte_s=timing.inter_byte_s,
+        turnaround_s=0.0 if packets else turnaround_ms / 1000,
+    )
+
+
+def by_line(
+    devices: Iterable[Device], profiles: Mapping[str, Profile], configs: Mapping[str, LinkConfig]
+) -> tuple[dict[str, dict[int, Station]], dict[int, str]]:
+    """({line: {device id: station}}, {device id: why it is not served}) for all devices."""
+    lines: dict[str, dict[int, Station]] = {}
+    unserved: dict[int, str] = {}
+    for device in devices:
+        config = configs.get(device.link)
+        profile = profiles.get(device.profile)
+        if not device.enabled:
+            unserved[device.id] = "disabled"
+        elif config is None:
+            unserved[device.id] = f"no link {device.link}"
+        elif profile is None:
+            unserved[device.id] = f"no profile {device.profile}"
+        else:
+            stations = lines.setdefault(line_name(device, config), {})
+            stations[device.id] = make_station(device, profile, config)
+    return lines, unserved
