@@ -10,14 +10,16 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 import click
 import msgspec
 
-from ..daemon.config import Config, load_config
 from ..model.lang import tr
 from ..protocols.common.errors import FuheError
+
+if TYPE_CHECKING:
+    from ..daemon.config import Config
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -33,6 +35,8 @@ class App:
     @functools.cached_property
     def config(self) -> Config:
         """The configuration (built-in defaults where no file is given); UsageError names every fault in it."""
+        from ..daemon.config import load_config  # YAML and every section's module: not for verbs without configuration
+
         return load_config(self.config_path)
 
 

@@ -141,7 +141,7 @@ def _decode_ascii(_form: str, wire: bytes) -> tuple[Content, str | None]:
 
 
 def _decode_time(form: str, wire: bytes) -> tuple[Content, str | None]:
-    """A calendar value; all 00 or FF = never set, except where 00 is a legal reading (midnight, switch-over entries)."""
+    """A calendar value; all 00 or FF = never set, except where 00 is a legal reading (midnight, table entries)."""
     if wire.count(0xFF) == len(wire):
         return None, None
     content: Content = None

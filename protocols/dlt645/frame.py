@@ -59,7 +59,7 @@ def matches(pattern: bytes, address: bytes) -> bool:
 
 
 class Frame(msgspec.Struct, frozen=True):
-    """A checked frame. wire_address: six bytes as sent; data: DATA minus 33H, in wire order; lead: FE bytes before it."""
+    """A checked frame. wire_address: six bytes as sent; data: DATA minus 33H, in wire order; lead: FE bytes before."""
 
     wire_address: bytes
     control: int

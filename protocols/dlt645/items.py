@@ -151,7 +151,7 @@ def _item_of(row: _Row, di: str, found: dict[str, int]) -> Item:
         zh=row.zh.replace("{P}", zh_phase),
         clause=row.clause,
         fields=tuple(fields),
-        open=block or len(fields) > 1 and fields[0].name.endswith("_1"),
+        open=block or (len(fields) > 1 and fields[0].name.endswith("_1")),
         record=record if record is not None and record > 0 else None,
     )
 

@@ -35,7 +35,7 @@ NO_TIME: Final = -1
 
 @dataclass(frozen=True, slots=True)
 class LoadTable:
-    """Records of one class. time_us int64 (n,), NO_TIME where unreadable; value float64 (n, k), NaN = none; columns k fields."""
+    """Records of one class: k columns, time_us int64 (n,) (NO_TIME: unreadable), value float64 (n, k) (NaN: none)."""
 
     columns: tuple[Field, ...]
     time_us: NDArray[np.int64]
@@ -115,15 +115,16 @@ def _bare_layout(payload: bytes, offset: int, number: int) -> _Layout | None:
 
 
 def _uniform(payload: bytes, offset: int, layout: _Layout) -> tuple[NDArray[np.uint8], int]:
-    """The run of records from `offset` that have this layout, as rows, and the bytes they take (one record at least)."""
+    """The run of records from `offset` that have this layout, as rows, and the bytes they take (at least one)."""
     count = (len(payload) - offset) // layout.stride
     rows = np.frombuffer(payload, np.uint8, count * layout.stride, offset).reshape(count, layout.stride)
-    good = np.ones(count, bool)
+    good: NDArray[np.bool_] = np.ones(count, np.bool_)
     for at, byte in layout.fixed:
         good &= rows[:, at] == byte
     for _number, at, size in layout.parts:  # an AA inside would mean another layout
-        good &= ~(rows[:, at : at + size] == GAP).any(axis=1)
-    run = count if good.all() else max(1, int(np.argmin(good)))
+        good &= np.all(rows[:, at : at + size] != GAP, axis=1)
+    bad = np.flatnonzero(~good)
+    run = max(1, int(bad[0])) if len(bad) else count
     return rows[:run], run * layout.stride
 
 
@@ -151,12 +152,12 @@ def _table(rows: NDArray[np.uint8], layout: _Layout, part: tuple[int, int, int])
 def device_times(wire: NDArray[np.uint8]) -> NDArray[np.int64]:
     """µs of naive device times mm hh DD MM YY, uint8 (n, 5); NO_TIME where it is no calendar time."""
     numbers = bcd_array(np.ascontiguousarray(wire), width=1, decimals=0)
-    known = np.isfinite(numbers).all(axis=1)
-    minute, hour, day, month, year = np.where(known[:, None], numbers, 1.0).astype(np.int64).T
-    known &= (minute < 60) & (hour < 24) & (day > 0) & (month > 0) & (month < 13)
+    readable: NDArray[np.bool_] = np.logical_and.reduce(np.isfinite(numbers), axis=1)
+    minute, hour, day, month, year = np.where(readable[:, None], numbers, 1.0).astype(np.int64).T
+    known = readable & (minute < 60) & (hour < 24) & (day > 0) & (month > 0) & (month < 13)
     months = ((year + 30) * 12 + month - 1).astype("M8[M]")
     days = months.astype("M8[D]") + (day - 1)
-    known &= days.astype("M8[M]") == months
+    known = known & (days.astype("M8[M]") == months)
     total: NDArray[np.int64] = days.astype(np.int64) * 86_400_000_000 + (hour * 60 + minute) * 60_000_000
     return np.where(known, total, NO_TIME)
 

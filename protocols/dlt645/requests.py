@@ -206,7 +206,7 @@ def multifunction_output(address: str, signal: int) -> Frame:
 
 
 def bcd_payload(digits: str) -> bytes:
-    """Payload from digits in reading order (low byte first on the wire); UsageError when they are no whole BCD bytes."""
+    """Payload from digits in reading order, sent low byte first; UsageError when they are no whole BCD bytes."""
     try:
         wire = bytes.fromhex(digits)[::-1]
     except ValueError:

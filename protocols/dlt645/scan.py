@@ -33,8 +33,9 @@ class Scan:
         return len(self.start)
 
     def data(self, size: int, offset: int = 0) -> NDArray[np.uint8]:
-        """DATA bytes offset .. offset+size of every frame (callers choose frames of fitting length first): (n, size)."""
-        return self.unmasked[self.start[:, None] + np.arange(10 + offset, 10 + offset + size)]
+        """DATA bytes offset .. offset+size of every frame, (n, size); choose frames of fitting length first."""
+        found: NDArray[np.uint8] = self.unmasked[self.start[:, None] + np.arange(10 + offset, 10 + offset + size)]
+        return found
 
     def identifiers(self) -> NDArray[np.uint32]:
         """First four DATA bytes of every frame as a number (DI of 2007); 0xFFFFFFFF where L < 4."""
