@@ -109,7 +109,7 @@ class CommandExchange:
             return False
         self._frames.append(FrameLog(time_us=now_us, direction="in", hex=data.hex().upper()))
         self._reason = ""
-        if self._asked.action == ActionKind.READ_STATE:
+        if self._asked.action == "read_state":
             self._take_state(answer, now_us)
         else:
             self._acknowledged = answer.accepted

@@ -216,7 +216,9 @@ class RtuFramer(_Hunter):
                 return Frame(raw[0], raw[1:-2], raw, None, direction)
             else:
                 reason = "crc"
-        return None if incomplete else reason
+        if not incomplete:
+            return reason
+        return "crc" if self._at_end and reason == "crc" else None
 
 
 def _key(head: bytes | bytearray) -> bytes:

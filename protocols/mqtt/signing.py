@@ -6,7 +6,8 @@ a JSON library. The first line names the kind of message, so that an answer can 
     fuhe-command-v1 / device / id / action / round / valid_until_ms / nonce / alarm_min / limit_half_hours
     fuhe-answer-v1 / device / id / nonce / accepted / code / time_ms / open / command_trip / protected / alarm
 
-"/" stands for a line feed here; true and false are 1 and 0, what is null (or a missing state) is "-". Fields cannot contain a line feed (schema).
+"/" stands for a line feed here; true and false are 1 and 0, what is null (or a missing state) is "-". No field can
+contain a line feed (schema).
 """
 
 from __future__ import annotations
