@@ -13,6 +13,7 @@ import io
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from decimal import Decimal, InvalidOperation
 from typing import Final
 
@@ -199,6 +200,10 @@ class _Reader:
                 self.fault(row, "options", f"{part!r} is not of the form key=value", f"{part!r} 不是 键=值 的形式")
             elif key in found:
                 self.fault(row, "options", f"{key!r} stands twice", f"{key!r} 重复")
+            elif key == "since" and not _is_day(value):
+                self.fault(
+                    row, "options", f"since={value}: must be a day YYYY-MM-DD", f"since={value}: 应为 YYYY-MM-DD"
+                )
             else:
                 found[key] = value
         return dict(sorted(found.items()))
@@ -338,6 +343,13 @@ def export_devices(devices: Iterable[Device]) -> bytes:
                 )
             )  # fmt: skip
     return out.getvalue().encode("utf-8")
+
+
+def _is_day(text: str) -> bool:
+    try:
+        return len(text) == 10 and bool(date.fromisoformat(text))
+    except ValueError:
+        return False
 
 
 def plain(value: Decimal | None) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Final
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..model.devices import Device
 from ..model.quality import Source
-from ..model.times import DAY_US, SLOT_15MIN_US, US
+from ..model.times import DAY_US, SLOT_15MIN_US, US, day_start_us
 from ..model.work import Duty
 from .profile import Profile
 
@@ -45,6 +46,7 @@ class Track:
     """One row of the ledger: a data class of one point. `item` is the class of load records, "" for freezes.
 
     mark: quantity whose presence in a slot means that the class is there; source: where it is stored.
+    since_us: nothing is expected before (option `since=YYYY-MM-DD` of the device); 0 = from the beginning.
     """
 
     device: int
@@ -55,6 +57,7 @@ class Track:
     source: Source
     step_s: int
     retention_days: int
+    since_us: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +87,7 @@ def tracks(devices: Iterable[Device], profiles: Mapping[str, Profile]) -> list[T
         profile = profiles.get(device.profile)
         if profile is None or not device.enabled or profile.protocol == "mqtt":
             continue
+        since_us = _since_us(device)
         for point in device.points:
             if profile.curve is not None:
                 for number in profile.curve.classes:
@@ -96,6 +100,7 @@ def tracks(devices: Iterable[Device], profiles: Mapping[str, Profile]) -> list[T
                         source=Source.CURVE,
                         step_s=profile.curve.step_s,
                         retention_days=profile.curve.retention_days,
+                        since_us=since_us,
                     )
                     rows.append(row)
             for duty, source, step_s in ((Duty.DAILY, Source.DAILY, 86_400), (Duty.MONTHLY, Source.MONTHLY, 0)):
@@ -110,9 +115,17 @@ def tracks(devices: Iterable[Device], profiles: Mapping[str, Profile]) -> list[T
                         source=source,
                         step_s=step_s,
                         retention_days=plan.retention_days or DEFAULT_RETENTION_DAYS[duty],
+                        since_us=since_us,
                     )
                     rows.append(row)
     return rows
+
+
+def _since_us(device: Device) -> int:
+    try:
+        return day_start_us(date.fromisoformat(device.options["since"])) if "since" in device.options else 0
+    except ValueError:
+        return 0  # the device list is checked at import; a bad date must not stop the ledger of all others
 
 
 def due(labels_us: I8, rows: int, *, in_service_us: I8 | None = None, until_us: int) -> Mask:
