@@ -173,11 +173,11 @@ class Line:
         """The transport is open."""
         self.state = State.IDLE
         self.last_byte_s = now_s
-        self._silent_since_s, self._silent_requests, self._last_silent = None, 0, None
 
     def down(self, now_us: int, reason: str) -> None:
         """The transport was lost: the running exchange ends with what it has; the rest waits for the reopening."""
         self.state = State.DOWN
+        self._silent_since_s, self._silent_requests, self._last_silent = None, 0, None
         if self._running is not None:
             self._stop_running(now_us, Status.LINK_DOWN, reason)
 
@@ -213,6 +213,12 @@ class Line:
         station.reached_s = now_s
         station.slack_s *= 0.98
         self._transaction_over(now_s)
+
+    def heard(self, now_s: float) -> None:
+        """The line's device spoke unasked (MQTT): it is not silent."""
+        for device, station in self.stations.items():
+            station.reached_s = now_s
+            self.quarantine.answered(device)
 
     def refused(self, now_us: int) -> None:
         """The guard stopped the request that `poll` gave out: read-only mode."""

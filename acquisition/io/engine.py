@@ -30,7 +30,7 @@ from .clock import Clock
 from .collector import Collector, Ready, Sink
 from .gather import Gatherer
 from .owner import Owner
-from .pushes import PushDecoder
+from .pushes import Pushes
 from .stations import LISTENERS, by_line, line_policy
 from .transports.base import Guard, Listener, Transport
 from .transports.dialin import Caller, DialInServer
@@ -85,12 +85,11 @@ class Engine:
         seed: int | None = None,
         gather_s: float = 0.1,
         secrets: Callable[[str], str] | None = None,
-        decoder: PushDecoder | None = None,
     ) -> None:
         """`secrets` gives the value of a link's `secret` (the broker's password); `seed` fixes every jitter."""
         self.configs = {config.name: config for config in links}
         self._devices, self._profiles, self._credentials = tuple(devices), dict(profiles), credentials
-        self._clock, self._on_outcome, self._secrets, self._decoder = clock, on_outcome, secrets, decoder
+        self._clock, self._on_outcome, self._secrets = clock, on_outcome, secrets
         self.guard = Guard(read_only)
         self.collector = Collector(sink, self._room)
         self._alarms = Alarms(clock)
@@ -102,6 +101,7 @@ class Engine:
         self._pending: dict[Hashable, asyncio.Future[Outcome]] = {}
         self._servers: dict[str, DialInServer] = {}
         self._brokers: dict[str, MqttBroker] = {}
+        self._pushes: dict[str, Pushes] = {}
         self._running = False
 
     @property
@@ -171,6 +171,8 @@ class Engine:
         self._devices = tuple(devices)
         if profiles is not None:
             self._profiles = dict(profiles)
+        for link, pushes in self._pushes.items():
+            pushes.set_devices(device for device in self._devices if device.link == link)
         lines, self._unserved = by_line(self._devices, self._profiles, self.configs)
         gone = [self._owners.pop(name) for name in list(self._owners) if name not in lines]
         self._line_of = {device: name for name, stations in lines.items() for device in stations}
@@ -293,8 +295,14 @@ class Engine:
                 if name.startswith(start):
                     owner.open()
 
-        assert self._decoder is not None
-        broker = MqttBroker(config, self.guard, self.collector, self._clock, self._decoder, on_up, password)
+        def heard(address: str) -> None:
+            owner = self._owners.get(start + address)
+            if owner is not None:
+                owner.line.heard(self._clock.monotonic_s())
+
+        pushes = self._pushes[config.name] = Pushes()
+        pushes.set_devices(device for device in self._devices if device.link == config.name)
+        broker = MqttBroker(config, self.guard, self.collector, self._clock, pushes, on_up, heard, password)
         broker.start()
         return broker
 

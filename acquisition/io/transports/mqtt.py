@@ -22,16 +22,17 @@ from paho.mqtt.reasoncodes import ReasonCode
 from ....model.lang import tr
 from ....model.work import LinkCounters, Outcome, Status, WorkItem
 from ....protocols.common.errors import FuheError
+from ....protocols.mqtt.payload import subscriptions, topic
 from ...config import LinkConfig
 from ...link import Station
 from ..clock import Clock
 from ..collector import Collector, Ready
-from ..pushes import PushDecoder
+from ..pushes import Pushes
 from .base import Guard, Listener, Transport
 
 log = logging.getLogger(__name__)
 
-HANDOVER = 2000
+HANDOVER = 500
 HANDOVER_POLL_S = 0.2
 KEEP_ALIVE_S = 30
 
@@ -86,15 +87,17 @@ class MqttBroker:
         guard: Guard,
         collector: Collector,
         clock: Clock,
-        decoder: PushDecoder,
+        pushes: Pushes,
         on_up: Callable[[], None],
+        heard: Callable[[str], None],
         password: str | None = None,
     ) -> None:
         self.config, self.counters = config, LinkCounters()
         self.channels: dict[str, MqttChannel] = {}
         self.connected = False
         self.reason = tr("not connected to the broker yet", "尚未连接到消息服务器")
-        self._guard, self._collector, self._clock, self._decoder, self._on_up = guard, collector, clock, decoder, on_up
+        self._guard, self._collector, self._clock, self._pushes = guard, collector, clock, pushes
+        self._on_up, self._heard = on_up, heard
         self._loop = asyncio.get_running_loop()
         self._room = threading.Semaphore(HANDOVER)
         self._closing = threading.Event()
@@ -133,7 +136,7 @@ class MqttBroker:
     def publish(self, address: str, data: bytes) -> None:
         """A command; never retained. Only `MqttChannel.send` calls this, behind the guard."""
         if self.connected:
-            self._client.publish(self._decoder.command_topic(self.config.topic, address), data, qos=1, retain=False)
+            self._client.publish(topic(self.config.topic, address, "command"), data, qos=1, retain=False)
             self.counters.tx_bytes += len(data)
 
     def _end(self) -> None:
@@ -153,7 +156,7 @@ class MqttBroker:
         if reason_code.is_failure:
             self._call(self._changed, False, str(reason_code))
             return
-        client.subscribe([(topic, 1) for topic in self._decoder.topics(self.config.topic)])
+        client.subscribe([(filter_, 1) for filter_ in subscriptions(self.config.topic)])
         self._generation += 1
         self._call(self._changed, True, "")
 
@@ -192,9 +195,7 @@ class MqttBroker:
     def _came(self, message: mqtt.MQTTMessage, generation: int) -> None:
         self.counters.rx_bytes += len(message.payload)
         try:
-            pushed = self._decoder.decode(
-                self.config.topic, message.topic, bytes(message.payload), self._clock.now_us()
-            )
+            pushed = self._pushes.read(self.config.topic, message.topic, bytes(message.payload), self._clock.now_us())
         except FuheError as error:  # it will not become better by being sent again
             self.counters.skipped_bytes += len(message.payload)
             self.counters.rejected += 1
@@ -202,6 +203,7 @@ class MqttBroker:
             self._acknowledge(message, generation)
             return
         self.counters.replies += 1
+        self._heard(pushed.address)
         channel = self.channels.get(pushed.address)
         if pushed.answer and channel is not None:
             channel.came(pushed.answer)
