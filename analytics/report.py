@@ -108,12 +108,11 @@ class Section:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DayReport:
-    """All that the page shows. data_time_us: when the newest value in it was received (None = nothing received)."""
+    """All that the page shows. made_us: when it is made (UTC µs); the data's own time is in the table."""
 
     table: DayTable
     title: str
     made_us: int
-    data_time_us: int | None = None
     sections: Sequence[Section] = ()
 
 
@@ -274,6 +273,7 @@ def build_day_report(data: DayReport) -> str:
     rows, total = point_rows(table), fleet_row(table, fleet)
     hour = np.arange(1.0, SLOTS + 1) * (STEP_S / 3600.0)
     real = np.where(fleet.estimated, np.nan, fleet.kw)
+    present = np.flatnonzero(np.isfinite(fleet.kw))
     peak = ""
     if np.isfinite(real).any():
         top = int(np.nanargmax(real))
@@ -286,7 +286,7 @@ def build_day_report(data: DayReport) -> str:
         day=table.day.isoformat(),
         weekday=_weekday(table.day),
         made=_moment(data.made_us),
-        data_time=_moment(data.data_time_us),
+        data_time=_moment(int(table.label_us[present[-1]]) if len(present) else None),
         rows=rows,
         total=total,
         remarks=remarks(rows),
