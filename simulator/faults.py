@@ -64,14 +64,14 @@ AT_START: Final = frozenset({"clock_offset", "clock_drift", "exchange", "event",
 
 
 class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One line of the script. `on`: names of devices or buses; times in seconds of the simulation from its start.
+    """One line of the script. `target`: names of devices or buses; times in seconds of the simulation from its start.
 
     probability: of each chance to act; count: how often it acts at most; match: only requests whose item begins so
     (DI hex, register address, or `event` name).
     """
 
     kind: str
-    on: tuple[str, ...]
+    target: tuple[str, ...]
     start_s: float = 0.0
     end_s: float | None = None
     probability: float = 1.0

@@ -1,0 +1,38 @@
+"""An MQTT broker inside the simulator, for benches without one. Anonymous: never for production."""
+
+from __future__ import annotations
+
+import logging
+import socket
+
+from amqtt.broker import Broker as _Amqtt
+
+
+class Broker:
+    """amqtt on one port; port 0 takes a free one."""
+
+    def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
+        self.host, self.port = host, port
+        self._broker: _Amqtt | None = None
+
+    async def start(self) -> None:
+        """Listen. OSError when the port is taken."""
+        with socket.create_server((self.host, self.port)) as probe:  # also tells a taken port at once
+            self.port = probe.getsockname()[1]
+        logging.getLogger("amqtt").setLevel(logging.CRITICAL)
+        logging.getLogger("transitions").setLevel(logging.CRITICAL)
+        self._broker = _Amqtt(
+            {
+                "listeners": {
+                    "default": {"type": "tcp", "bind": f"{self.host}:{self.port}", "max_connections": 10_000}
+                },
+                "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},
+            }
+        )
+        await self._broker.start()
+
+    async def stop(self) -> None:
+        """Close every session."""
+        if self._broker is not None:
+            await self._broker.shutdown()
+            self._broker = None

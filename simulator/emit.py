@@ -1,0 +1,156 @@
+"""`fuhe sim run --emit DIR`: what a master station needs to know about the simulated fleet, and the truth to check it.
+
+devices.csv, links.yaml, secrets.yaml (0600), rounds.csv, truth.json. Written whole, each by rename.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from pathlib import Path
+
+import yaml
+
+from ..model.times import BUSINESS_ZONE, from_us
+from .mqtt import MqttBus
+from .scenario import BusSpec, DeviceSpec
+from .simulation import Simulation
+from .transports import TcpBus
+
+DEVICE_COLUMNS = (
+    "name", "link", "profile", "address", "point", "pn", "ct_ratio", "pt_ratio", "contract_kva", "nominal_v", "wiring",
+    "enabled", "secret", "options",
+)  # fmt: skip
+UNPACED_BAUD = 115_200  # what a master may reckon with where the simulator does not pace
+ROUND_COLUMNS = ("device", "round", "description", "importance", "typical_kw", "last_test")
+
+
+def emit(simulation: Simulation, directory: Path) -> list[Path]:
+    """Write the files of a started simulation; their paths."""
+    directory.mkdir(parents=True, exist_ok=True)
+    files = {
+        "devices.csv": devices_csv(simulation),
+        "links.yaml": _yaml({"links": [_link(simulation, b) for b in simulation.scenario.buses]}),
+        "secrets.yaml": _yaml(secrets(simulation)),
+        "rounds.csv": rounds_csv(simulation),
+        "truth.json": json.dumps(truth(simulation), ensure_ascii=False) + "\n",
+    }
+    written = []
+    for name, text in files.items():
+        path = directory / name
+        part = path.with_name(name + ".part")
+        mode = 0o600 if name == "secrets.yaml" else 0o644
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w", encoding="utf-8") as out:
+            out.write(text)
+        part.replace(path)
+        written.append(path)
+    return written
+
+
+def _yaml(tree: object) -> str:
+    return yaml.safe_dump(tree, allow_unicode=True, sort_keys=False)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.6f}".rstrip("0").rstrip(".")
+
+
+def _csv(columns: tuple[str, ...], rows: list[dict[str, str]]) -> str:
+    out = io.StringIO()
+    writer = csv.DictWriter(out, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def _has_secret(device: DeviceSpec) -> bool:
+    return bool(device.key) or device.password != "000000" or device.operator != "00000000"
+
+
+def devices_csv(simulation: Simulation) -> str:
+    """The device list, one row a device, sorted by name."""
+    rows = []
+    for device in sorted(simulation.scenario.devices, key=lambda d: d.name):
+        rows.append(
+            {
+                "name": device.name,
+                "link": device.bus,
+                "profile": device.profile,
+                "address": simulation.meters[device.name].address,
+                "point": device.point or device.name,
+                "pn": "1",
+                "ct_ratio": _number(device.ct_ratio),
+                "pt_ratio": _number(device.pt_ratio),
+                "contract_kva": _number(device.contract_kva),
+                "nominal_v": _number(device.nominal_v),
+                "wiring": device.wiring,
+                "enabled": "yes" if device.enabled else "no",
+                "secret": device.name if _has_secret(device) else "",
+                "options": ";".join(f"{k}={v}" for k, v in sorted(device.options.items())),
+            }
+        )
+    return _csv(DEVICE_COLUMNS, rows)
+
+
+def secrets(simulation: Simulation) -> dict[str, dict[str, str]]:
+    """Secrets file: name -> password, operator, key."""
+    return {
+        d.name: {"password": d.password, "operator": d.operator, "key": d.key}
+        for d in simulation.scenario.devices
+        if _has_secret(d)
+    }
+
+
+def _link(simulation: Simulation, spec: BusSpec) -> dict[str, object]:
+    """One entry of `links:`. A pseudo-terminal has no parity: 8N1."""
+    bus = simulation.buses[spec.name]
+    if spec.kind == "pty":
+        return {
+            "name": spec.name, "kind": "serial", "port": bus.endpoint, "baud": spec.baud or UNPACED_BAUD, "parity": "N",
+            "bytesize": 8, "stopbits": 1, "framing": "rtu", "turnaround_ms": 25.0 if spec.baud else 2.0,
+        }  # fmt: skip
+    if isinstance(bus, MqttBus):
+        return {"name": spec.name, "kind": "mqtt", "host": bus.host, "port_no": bus.port, "topic": spec.topic}
+    kind = "tcp" if isinstance(bus, TcpBus) else "listen-tcp"
+    port = bus.port if isinstance(bus, TcpBus) else spec.port
+    framing = "rtu" if spec.protocol == "modbus-rtu" else "tcp"
+    return {
+        "name": spec.name, "kind": kind, "host": spec.host, "port_no": port, "framing": framing,
+        "turnaround_ms": 25.0 if spec.baud else 2.0,
+    }  # fmt: skip
+
+
+def rounds_csv(simulation: Simulation) -> str:
+    """Rounds with their relays; a round without a stated test was tested 30 days before the start."""
+    default = (from_us(simulation.start_us - 30 * 86_400_000_000)).astimezone(BUSINESS_ZONE).date()
+    rows = []
+    for device in sorted(simulation.scenario.devices, key=lambda d: d.name):
+        for number, part in enumerate(device.site.rounds[: len(simulation.meters[device.name].relays)], 1):
+            rows.append(
+                {
+                    "device": device.name,
+                    "round": str(number),
+                    "description": part.description or f"{device.site.shape} round {number}",
+                    "importance": str(part.importance),
+                    "typical_kw": _number(part.kw),
+                    "last_test": (part.last_test or default).isoformat(),
+                }
+            )
+    return _csv(ROUND_COLUMNS, rows)
+
+
+def truth(simulation: Simulation) -> dict[str, object]:
+    """{"first", "step_s", "count", "power_kw": {device: [kW at each label]}, …}; labels of the past quarter-hours."""
+    slots = simulation.past_slots()
+    first = from_us(int(slots[0])).astimezone(BUSINESS_ZONE).isoformat() if len(slots) else None
+    return {
+        "scenario": simulation.scenario.name,
+        "started": from_us(simulation.start_us).astimezone(BUSINESS_ZONE).isoformat(),
+        "unit": "kW primary, at the instant of the label",
+        "first": first,
+        "step_s": 900,
+        "count": len(slots),
+        "power_kw": {name: [round(float(v), 4) for v in row] for name, row in simulation.past_curves().items()},
+    }
