@@ -364,9 +364,10 @@ class Line:
         self._running = None
         self._end(entry, outcome)
         device = entry.item.device
-        if entry.replies:
-            self.quarantine.answered(device)
-        elif entry.silences and self.quarantine.silent(device, now_s):
+        if outcome.status is not Status.SILENT:  # a gateway may answer for a silent device: its exchange knows
+            if entry.replies:
+                self.quarantine.answered(device)
+        elif self.quarantine.silent(device, now_s):
             log.warning("%s: device %d does not answer, quarantined", self.name, device)
             for waiting in self.arbiter.remove_where(
                 lambda e: e.item.device == device and e.item.priority is not Priority.CONTROL and not e.item.forced

@@ -156,8 +156,11 @@ class Collector:
     async def _deliver(self, ready: list[Ready]) -> None:
         reason = ""
         try:
-            for batch in merge([r.outcome.batch for r in ready if r.outcome.batch is not None]):
-                await self._sink.deliver(batch)
+            batches = merge([r.outcome.batch for r in ready if r.outcome.batch is not None])
+            if len(batches) == 1:
+                await self._sink.deliver(batches[0])
+            else:
+                await asyncio.gather(*(self._sink.deliver(batch) for batch in batches))
         except Exception as error:  # outermost edge of this task: whatever the sink's fault, nobody may wait for ever
             self.failures += 1
             log.exception("readings could not be stored")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ...model.devices import Credentials, Device
@@ -325,15 +325,3 @@ class Engine:
     def _names(self, config: LinkConfig) -> set[str]:
         start = config.name + "/"
         return {name.removeprefix(start) for name in self._owners if name.startswith(start)}
-
-
-def counters_total(states: Iterable[LinkState]) -> LinkCounters:
-    """Sum of the counters of many lines."""
-    total = LinkCounters()
-    for state in states:
-        for name in LinkCounters.__dataclass_fields__:
-            if name != "by_status":
-                setattr(total, name, getattr(total, name) + getattr(state.counters, name))
-        for status, n in state.counters.by_status.items():
-            total.by_status[status] = total.by_status.get(status, 0) + n
-    return total
