@@ -13,19 +13,20 @@ import psycopg
 from ..acquisition.config import CycleConfig
 from ..acquisition.io.clock import Clock
 from ..acquisition.io.engine import Engine
+from ..acquisition.io.ledgerstore import DatabaseLedger
 from ..acquisition.ledger import tracks
 from ..acquisition.profile import Profile
-from ..acquisition.recall import Recaller, ScanResult
+from ..acquisition.recall import Recaller, RecallRow, ScanResult
 from ..model.devices import Device
 from ..model.work import Outcome, WorkItem
 from ..protocols.common.errors import LinkError
 from ..storage.database import Database
-from .recall_store import DatabaseRecall, days_of_memory
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 POLL_S = 2.0
+SCAN_DAYS = 62  # how far back a scan looks at most; devices that remember longer are recalled by hand
 
 
 class Recalls:
@@ -34,13 +35,12 @@ class Recalls:
     def __init__(self, database: Database, engine: Engine, config: CycleConfig, clock: Clock) -> None:
         self._database, self._engine, self._config, self._clock = database, engine, config, clock
         self._pool = ThreadPoolExecutor(1, "recall")
-        self._store: DatabaseRecall | None = None
         self._connection: psycopg.Connection[object] | None = None
         self._recaller: Recaller | None = None
         self._days = 0
         self._rows: tuple[Sequence[Device], Mapping[str, Profile]] = ((), {})
-        self._flying = 0
-        self._settled: list[tuple[WorkItem, Outcome]] = []
+        self._flying: dict[int, RecallRow] = {}
+        self._settled: list[tuple[RecallRow, Outcome]] = []
         self._wake = asyncio.Event()
         self.last_scan: ScanResult | None = None
 
@@ -62,9 +62,10 @@ class Recalls:
 
     def ended(self, item: WorkItem, outcome: Outcome) -> None:
         """An item with a recall_id has ended (engine's on_outcome)."""
-        self._flying -= 1
-        self._settled.append((item, outcome))
-        self._wake.set()
+        row = self._flying.pop(item.recall_id or 0, None)
+        if row is not None:
+            self._settled.append((row, outcome))
+            self._wake.set()
 
     def nudge(self) -> None:
         """Something new may be due."""
@@ -93,11 +94,9 @@ class Recalls:
         now_us = self._clock.now_us()
 
         def write() -> bool:
-            recaller, store = self._recaller_now(), self._store
-            assert store is not None
-            for item, outcome in settled:
-                assert item.recall_id is not None
-                recaller.settle(store.leased(item.recall_id), outcome, now_us)
+            recaller = self._recaller_now()
+            for row, outcome in settled:
+                recaller.settle(row, outcome, now_us)
             return True
 
         if await self._in_thread(write) is None:
@@ -106,27 +105,25 @@ class Recalls:
             )
 
     async def _submit(self) -> None:
-        room = self._config.recall_batch - self._flying
+        room = self._config.recall_batch - len(self._flying)
         if room <= self._config.recall_batch // 2 or self._engine.full:
             return
         now_us, now_s = self._clock.now_us(), self._clock.monotonic_s()
         items = await self._in_thread(lambda: self._recaller_now().due(now_us, now_s, room))
-        for item in items or ():
-            self._flying += 1
+        for row, item in items or ():
+            self._flying[row.id] = row
             self._engine.submit(item)
 
     def _recaller_now(self) -> Recaller:
         """In the thread: the recaller of the archive in force, on an open connection."""
         if self._connection is None or self._connection.closed:
             self._connection = self._database.connect("app", autocommit=True)
-            self._store = None
-        if self._store is None:
-            self._store = DatabaseRecall(self._connection)
             self._recaller = None
         if self._recaller is None:
             rows = tracks(*self._rows)
-            self._days = days_of_memory([r.retention_days for r in rows])
-            self._recaller = Recaller(rows, self._store, self._store, self._config)
+            self._days = min(SCAN_DAYS, max((r.retention_days for r in rows), default=0))
+            ledger = DatabaseLedger(self._connection)
+            self._recaller = Recaller(rows, ledger, ledger, self._config)
         return self._recaller
 
     async def _in_thread(self, task: Callable[[], T]) -> T | None:
