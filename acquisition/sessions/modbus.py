@@ -190,8 +190,9 @@ class ModbusExchange:
             self.repeats += 1
         else:
             self._wire = self._next(now_us)
-            self._attempts = 0
-            self._noise = False
+            if self._wire is not None:
+                self._attempts = 0
+                self._noise = False
         wire = self._wire
         if wire is None:
             return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -182,8 +183,10 @@ def test_every_fault_of_a_map_is_named_with_its_row(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         load_map("worse", tmp_path)
     text = str(caught.value)
-    for part in ("max_registers 200", "register a: type", "register b: address", "register b: unit", "register d: divisor",
-                 "register d: function"):  # fmt: skip
+    for part in (
+        "max_registers 200", "register a: type", "register b: address", "register b: unit", "register d: divisor",
+        "register d: function",
+    ):  # fmt: skip
         assert part in text
 
 
@@ -243,11 +246,11 @@ def test_grouping_covers_everything_and_breaks_no_rule(
         assert read.registers[0].address == read.address and read.registers[-1].end == end
         assert not any(r.function == read.function and read.address <= r.address < end for r in refused)
         assert not any((r.function, r.address) in cuts for r in read.registers[1:])
-        for a, b in zip(read.registers, read.registers[1:], strict=False):
+        for a, b in pairwise(read.registers):
             inside = [k for k in blocks if k.function == read.function and k.first <= a.address and b.end - 1 <= k.last]
             assert a.end == b.address or inside
     joined = [
-        (a, b) for a, b in zip(reads, reads[1:], strict=False)
+        (a, b) for a, b in pairwise(reads)
         if a.function == b.function and a.address + a.count == b.address
         and b.registers[0].end - a.address <= limit and (b.function, b.address) not in cuts
     ]  # fmt: skip
