@@ -72,8 +72,8 @@ def accounts(conn: Conn) -> list[Account]:
 
 
 def account(conn: Conn, name: str) -> Account:
-    """The account called `name`; UsageError if there is none."""
-    found = fetch_one(conn, Account, _ACCOUNT + " WHERE name = %s", (name,))
+    """The account called `name`, locked until the transaction ends; UsageError if there is none."""
+    found = fetch_one(conn, Account, _ACCOUNT + " WHERE name = %s FOR UPDATE", (name,))
     if found is None:
         raise UsageError(tr(f"no account {name!r}", f"没有账号 {name!r}"))
     return found

@@ -133,7 +133,7 @@ def orders(conn: Conn) -> list[Order]:
 def confirm(
     conn: Conn, now_us: int, actor: Actor, order_id: int, *, number: str, gap_kw: float, end_at: datetime
 ) -> Order:
-    """Repeat-back by a second person, who says number, kW and end without seeing them; a difference confirms nothing."""
+    """Repeat-back by a second person, who says number, kW and end; a difference confirms nothing."""
     with recorded(conn, now_us, actor, "order.confirm", f"order:{order_id}"):
         require(actor, "order.confirm")
         order = lock(conn, order_id)
@@ -146,7 +146,11 @@ def confirm(
                     f"复诵 ({said}) 与接收内容不符: 请向下达者核对",
                 )
             )
-        values = {"confirmer": actor.account_id, "confirmer_session": actor.session_id, "repeat_back": said}
+        values: dict[str, object] = {
+            "confirmer": actor.account_id,
+            "confirmer_session": actor.session_id,
+            "repeat_back": said,
+        }
         return move(conn, now_us, actor, order, "confirm", values)
 
 
@@ -231,7 +235,7 @@ def end(conn: Conn, now_us: int, actor: Actor, order_id: int) -> Order:
         if open_:
             raise UsageError(
                 tr(
-                    f"{open_} commands of order {order.number} are still open: control release, then watch until CLOSED",
+                    f"{open_} commands of order {order.number} are open: control release, then wait for CLOSED",
                     f"指令 {order.number} 尚有 {open_} 条命令未结: 先 control release, 待全部 CLOSED",
                 )
             )

@@ -1,4 +1,4 @@
-"""Orderly-power-use plans (有序用电方案, domain 8.4): CSV import, checks, and the way draft -> reviewed -> approved -> active.
+"""Orderly-power-use plans (有序用电方案, domain 8.4): CSV import, checks, draft -> reviewed -> approved -> active.
 
 CSV columns: seq, measure (shift|avoid|limit|trip), level (I..IV: the mildest level at which the row is used), group,
 customer, device, round, reducible_kw, limit_kw, security_kw, class (P|S|N|F), contact, notice, last_test, importance,
@@ -10,6 +10,7 @@ not the one who approved it.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -17,7 +18,7 @@ from datetime import date, datetime
 from typing import Final
 
 from ..model.lang import tr
-from ..model.times import business_day, from_us
+from ..model.times import business_day, from_us, to_us
 from ..protocols.common.errors import UsageError
 from .audit import Actor, Entry, append, canonical, recorded
 from .permissions import require, require_other_person
@@ -27,8 +28,8 @@ from .rules.choose import Measure
 from .sheet import Faults, Row, read_sheet
 
 REQUIRED: Final = (
-    "seq", "measure", "level", "group", "customer", "device", "round", "reducible_kw", "limit_kw", "security_kw", "class",
-    "contact", "notice", "last_test", "importance", "supply",
+    "seq", "measure", "level", "group", "customer", "device", "round", "reducible_kw", "limit_kw", "security_kw",
+    "class", "contact", "notice", "last_test", "importance", "supply",
 )  # fmt: skip
 OPTIONAL: Final = ("voluntary", "ufls", "alarm_min", "max_hours_day")
 MEASURES: Final = {m.name.lower(): m for m in Measure} | {
@@ -68,10 +69,10 @@ class PlanRow:
     max_hours_day: float | None
 
 
-_ROW = (
-    "SELECT plan_id, row, seq, measure, level, group_, customer, device_id, round, reducible_kw, limit_kw, security_kw, "
-    "class AS class_, contact, notice, last_test, importance, supply, voluntary, ufls, alarm_min, max_hours_day "
-    "FROM plan_row"
+ROW_SQL: Final = (
+    "SELECT plan_id, row, seq, measure, level, group_, customer, device_id, round, reducible_kw, limit_kw, "
+    "security_kw, class AS class_, contact, notice, last_test, importance, supply, voluntary, ufls, alarm_min, "
+    "max_hours_day FROM plan_row"
 )
 
 
@@ -213,7 +214,7 @@ def plans(conn: Conn) -> list[Plan]:
 
 def plan_rows(conn: Conn, plan_id: int) -> list[PlanRow]:
     """Rows of one version in file order."""
-    return fetch_all(conn, PlanRow, _ROW + " WHERE plan_id = %s ORDER BY row", (plan_id,))
+    return fetch_all(conn, PlanRow, ROW_SQL + " WHERE plan_id = %s ORDER BY row", (plan_id,))
 
 
 def active_plan(conn: Conn, area: str) -> Plan:
@@ -245,7 +246,7 @@ def check_plan(header: Plan, rows: Sequence[PlanRow], *, now_us: int, max_test_d
 
     if rows_hash(rows) != header.rows_hash:
         fault(None, "the rows do not match the hash of the import", "行与导入散列不符")
-    if business_day(int(header.valid_to.timestamp() * 1e6)) < today:
+    if to_us(header.valid_to) <= now_us:
         fault(None, "the validity has ended", "有效期已过")
     total = sum(r.reducible_kw for r in rows if r.class_ != "P")
     if total < header.target_kw * TARGET_SHARE:
@@ -282,7 +283,7 @@ def check_plan(header: Plan, rows: Sequence[PlanRow], *, now_us: int, max_test_d
         by_device[row.device_id].append(row)
     for device_rows in by_device.values():
         ordered = sorted(device_rows, key=lambda r: r.round)
-        for lower, higher in zip(ordered, ordered[1:], strict=False):
+        for lower, higher in itertools.pairwise(ordered):
             if (MEASURES[lower.measure], lower.seq) > (MEASURES[higher.measure], higher.seq):
                 fault(higher, f"comes before round {lower.round} of the same device", f"先于同装置第 {lower.round} 轮")
         if len({r.customer for r in ordered}) > 1 or len({r.security_kw for r in ordered}) > 1:

@@ -1,0 +1,188 @@
+"""Proposals: the pure choice of rules/choose.py over measured power, stored with a reason for every row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..model.lang import tr
+from ..model.times import DAY_US, US, from_us
+from ..protocols.common.errors import UsageError
+from . import orders, plans
+from .audit import Actor, Entry, append, recorded
+from .config import ControlConfig
+from .permissions import require
+from .ports import PowerWindow
+from .records import Conn, insert, scalar
+from .rounds import Round, rounds
+from .rules.choose import Candidate, Choice, choose
+from .rules.states import HELD, State
+
+# Power of a device (primary kW) over the last `back_s` seconds: the daemon's memory, or the stored readings.
+PowerSource = Callable[[int, int, int], PowerWindow]
+SEASON_US = 120 * DAY_US
+WINDOW_S = 900
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposal:
+    """A choice with what it was made of. id None = dry run."""
+
+    id: int | None
+    order: orders.Order
+    plan: plans.Plan
+    rows: tuple[plans.PlanRow, ...]
+    candidates: dict[int, Candidate]
+    choice: Choice
+
+
+def _rotation(conn: Conn, now_us: int) -> dict[tuple[int, int], tuple[float, int]]:
+    """(device, round) -> (kWh curtailed this season, last use in µs), from our own commands."""
+    found = conn.execute(
+        "SELECT device_id, round, "
+        "sum(coalesce(measured_kw, 0) * extract(epoch FROM coalesce(released_at, %(now)s) - sent_at))::float8 / 3600, (extract(epoch FROM max(sent_at)) * 1000000)::int8 FROM command "
+        "WHERE sent_at > %(since)s GROUP BY device_id, round",
+        {"now": from_us(now_us), "since": from_us(now_us - SEASON_US)},
+    ).fetchall()
+    return {(int(d), int(r)): (float(kwh), int(last)) for d, r, kwh, last in found}
+
+
+def build_candidates(
+    conn: Conn, now_us: int, rows: list[plans.PlanRow], level: str, power: PowerSource, config: ControlConfig
+) -> list[Candidate]:
+    """The rows of this level with measured power, rounds, rotation and obstacles (kW primary)."""
+    known: dict[tuple[int, int], Round] = {(r.device_id, r.round): r for r in rounds(conn)}
+    rotation = _rotation(conn, now_us)
+    held = {
+        (int(d), int(r))
+        for d, r in conn.execute(
+            "SELECT device_id, round FROM command WHERE state = ANY(%s)",
+            ([s.value for s in HELD | {State.CHECKING, State.SELECTED}],),
+        ).fetchall()
+    }
+    states = {
+        int(d): (bool(on), bool(q))
+        for d, on, q in conn.execute("SELECT device, online, quarantined FROM device_state").fetchall()
+    }
+    windows: dict[int, PowerWindow] = {}
+    candidates = []
+    for row in rows:
+        if not plans.level_reaches(row.level, level):
+            continue
+        if row.device_id not in windows:
+            windows[row.device_id] = power(row.device_id, now_us, WINDOW_S)
+        window = windows[row.device_id].good(now_us - WINDOW_S * US, now_us)
+        key = (row.device_id, row.round)
+        round_, obstacles = known.get(key), list[str]()
+        if round_ is not None and round_.tag:
+            obstacles.append(tr(f"tagged: {round_.tag}", f"挂牌: {round_.tag}"))
+        if row.supply != "single":
+            obstacles.append(tr("dual supply: other source not known", "双电源: 另一路状态未知"))
+        online = states.get(row.device_id)
+        if online is not None and (not online[0] or online[1]):
+            obstacles.append(tr("terminal offline or quarantined", "终端离线或隔离"))
+        kwh, last = rotation.get(key, (0.0, 0))
+        candidates.append(
+            Candidate(
+                row=row.row,
+                measure=plans.MEASURES[row.measure],
+                seq=row.seq,
+                device=row.device_id,
+                round=row.round,
+                customer_class=row.class_,
+                round_kw=round_.load_kw if round_ is not None else None,
+                p_now_kw=window.last_kw,
+                p_min15_kw=window.min_kw,
+                age_s=None if window.last_us is None else (now_us - window.last_us) / US,
+                floor_kw=row.security_kw,
+                limit_kw=row.limit_kw,
+                eta=config.eta_voluntary if row.voluntary else config.eta_direct,
+                curtailed_kwh=kwh,
+                last_used_us=last,
+                is_open=key in held,
+                obstacles=tuple(obstacles),
+            )
+        )
+    return candidates
+
+
+def propose(
+    conn: Conn,
+    now_us: int,
+    actor: Actor,
+    order_id: int,
+    power: PowerSource,
+    config: ControlConfig,
+    *,
+    commit: bool = False,
+) -> Proposal:
+    """Choose rows for an order from measured power; a dry run unless `commit`, which stores it (order -> PLANNED)."""
+    with recorded(conn, now_us, actor, "command.propose", f"order:{order_id}"):
+        require(actor, "command.propose")
+        order = orders.lock(conn, order_id) if commit else orders.get(conn, order_id)
+        if order.state not in ("CONFIRMED", "PLANNED", "APPROVED"):
+            raise UsageError(
+                tr(
+                    f"order {order.number} is {order.state}: it must be confirmed and not yet active",
+                    f"指令 {order.number} 为 {order.state}: 须已复诵且未生效",
+                )
+            )
+        plan = plans.active_plan(conn, order.area)
+        rows = plans.plan_rows(conn, plan.id)
+        candidates = build_candidates(conn, now_us, rows, order.level, power, config)
+        choice = choose(candidates, gap_kw=order.gap_kw, freshness_s=config.freshness_s)
+        by_row = {c.row: c for c in candidates}
+        proposal_id = None
+        if commit:
+            proposal_id = _store(conn, now_us, actor, order, plan, by_row, choice)
+        return Proposal(id=proposal_id, order=order, plan=plan, rows=tuple(rows), candidates=by_row, choice=choice)
+
+
+def _store(
+    conn: Conn,
+    now_us: int,
+    actor: Actor,
+    order: orders.Order,
+    plan: plans.Plan,
+    candidates: dict[int, Candidate],
+    choice: Choice,
+) -> int:
+    if scalar(conn, "SELECT count(*) FROM command WHERE order_id = %s AND state = 'APPROVED'", (order.id,)):
+        raise UsageError(
+            tr("approved commands of this order are waiting: cancel them first", "本指令已有批准命令: 先取消")
+        )
+    values: dict[str, object] = {
+        "order_id": order.id, "plan_id": plan.id, "gap_kw": order.gap_kw, "target_kw": choice.target_kw,
+        "total_kw": choice.total_kw, "feasible": choice.feasible, "over": choice.over, "author": actor.account_id,
+        "created_at": from_us(now_us),
+    }  # fmt: skip
+    append(
+        conn,
+        now_us,
+        [
+            Entry(
+                actor=actor,
+                action="command.propose",
+                object=f"order:{order.number}",
+                after=values | {"rows": [r.row for r in choice.rows if r.chosen]},
+            )
+        ],
+    )
+    row = conn.execute(
+        "INSERT INTO proposal (order_id, plan_id, gap_kw, target_kw, total_kw, feasible, over, author, created_at, "
+        "binding) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING id",
+        [*values.values(), list(choice.binding)],
+    ).fetchone()
+    assert row is not None
+    for position, decided in enumerate(choice.rows, 1):
+        c = candidates[decided.row]
+        fields = {
+            "proposal_id": row[0], "position": position, "plan_row": c.row, "device_id": c.device, "round": c.round,
+            "chosen": decided.chosen, "expected_kw": decided.expected_kw, "power_kw": c.p_now_kw,
+            "power_min_kw": c.p_min15_kw, "power_age_s": c.age_s, "round_kw": c.round_kw, "floor_kw": c.floor_kw,
+            "reason": decided.reason,
+        }  # fmt: skip
+        insert(conn, "proposal_row", fields)
+    if choice.feasible:
+        orders.move(conn, now_us, actor, order, "plan")
+    return int(row[0])
