@@ -226,13 +226,10 @@ class MeterExchange:
             reply = yield Ask(frame, size + expected)
             parts = [self._part(reply, size, tail=0)]
             try:
-                seq = 0
                 while reply is not None and reply.follow_on:
-                    seq += 1
-                    if seq >= MAX_PARTS:
+                    if len(parts) >= MAX_PARTS:
                         raise Missing("more than 255 follow-on frames")
-                    asked = requests.read_follow_on(self.device.address, di, seq, self.version)
-                    reply = yield Ask(asked, 200)
+                    reply = yield Ask(requests.read_follow_on(self.device.address, di, len(parts), self.version), 200)
                     parts.append(self._part(reply, size, tail=1 if self.version == "2007" else 0))
             except Missing:
                 if attempt == 2:
@@ -332,7 +329,13 @@ def open_exchange(device: Device, profile: Profile, item: WorkItem, credentials:
                 f"设备档 {profile.name} 没有 {item.duty} 的数据项: 请指定数据标识或补充 read.{item.duty}",
             )
         )
-    for di in items:
-        requests.di_wire(di, exchange.version)
+    unknown = [di for di in items if lookup(di, exchange.version) is None]
+    if unknown:
+        raise UsageError(
+            tr(
+                f"{', '.join(unknown)}: no data identifier of DL/T 645-{exchange.version}",
+                f"{', '.join(unknown)}: 不是 DL/T 645-{exchange.version} 的数据标识",
+            )
+        )
     script = {Duty.DAILY: dlt645_read.daily, Duty.MONTHLY: dlt645_read.monthly}.get(item.duty, dlt645_read.plain)
     return exchange.start(script(exchange, items))

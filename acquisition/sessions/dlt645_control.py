@@ -40,7 +40,7 @@ def control(exchange: MeterExchange, credentials: Credentials) -> Script:
     if action.round != 1:
         raise UsageError(
             tr(
-                f"a meter has one relay, round {action.round} does not exist",
+                f"a meter has one relay, there is no round {action.round}",
                 f"电表只有一路继电器, 没有第 {action.round} 轮",
             )
         )
@@ -85,12 +85,10 @@ def _run(exchange: MeterExchange, command: Frame | None) -> Script:
         exchange.fault(STATE, missing)
     note(state, sent=command is not None)
     exchange.reason = refusal
-    exchange.status = _status(command is not None, acknowledged, state, exchange)
+    exchange.status = _status(command is not None, acknowledged, state)
 
 
-def _status(
-    commanded: bool, acknowledged: bool | None, state: SwitchState | None, exchange: MeterExchange
-) -> Status | None:
+def _status(commanded: bool, acknowledged: bool | None, state: SwitchState | None) -> Status | None:
     if not commanded:
         return None if state is None else Status.DONE
     if acknowledged is None:

@@ -10,6 +10,7 @@ from collections.abc import Generator
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...model.lang import tr
 from ...model.quality import Quality
@@ -129,20 +130,15 @@ def _lay(table: LoadTable | None, grid: F8, first: int, step: int) -> tuple[int,
 
 def _keep(exchange: MeterExchange, number: int, plan: CurvePlan, grid: F8, first: int) -> bool:
     """The rows that hold anything, as one block; False when there is none."""
-    fitted = np.isfinite(grid).any(axis=1)
+    fitted: NDArray[np.bool_] = np.logical_or.reduce(np.isfinite(grid), axis=1)
     if not fitted.any() or exchange.point is None:
         return False
     ids = [by_name()[f.quantity or f.name].id for f, there in zip(load_fields(number), fitted, strict=True) if there]
     value = grid[fitted]
     quality = np.where(np.isfinite(value), Quality.A, Quality.M).astype(np.int16)
     k = len(ids)
-    block = CurveBlock(
-        np.full(k, exchange.point, np.int32),
-        np.array(ids, np.int16),
-        np.full(k, first, np.int64),
-        plan.step_s,
-        value,
-        quality,
-    )
+    starts = np.full(k, first, np.int64)
+    points = np.full(k, exchange.point, np.int32)
+    block = CurveBlock(points, np.array(ids, np.int16), starts, plan.step_s, value, quality)
     exchange.curves.append(block)
     return True

@@ -7,7 +7,7 @@ says it was taken (00:00 of the next day for the day it settles), a settlement t
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from datetime import datetime, time, timedelta
+from datetime import datetime, time
 from typing import Final
 
 from ...model.lang import tr
@@ -280,11 +280,19 @@ def _present(exchange: MeterExchange, items: tuple[str, ...]) -> Script:
 
 
 def monthly(exchange: MeterExchange, items: tuple[str, ...]) -> Script:
-    """Registers and demands of a settlement (月结算): the one named by the items, or the last one before the window's end.
+    """Registers and demands of a settlement (月结算): the one named, or the last before the window's end.
 
     The data carry no time: the instant follows from the settlement day (04000B01, C117; the first of the month 00:00
     where the meter does not tell).
     """
+    foreign = [di for di in items if _settlement_of(di, exchange.version) is None]
+    if foreign:
+        names = ", ".join(foreign)
+        raise UsageError(tr(f"{names}: no settlement data", f"{names}: 不是结算数据"))
+    return _monthly(exchange, items)
+
+
+def _monthly(exchange: MeterExchange, items: tuple[str, ...]) -> Script:
     try:
         day, hour = yield from _settlement_day(exchange)
     except Missing as missing:
@@ -292,11 +300,7 @@ def monthly(exchange: MeterExchange, items: tuple[str, ...]) -> Script:
         return
     window = exchange.item.window_us
     for di in items:
-        back = _settlement_of(di, exchange.version)
-        if back is None:
-            raise UsageError(
-                tr(f"{di} is no settlement: use class 00 or 01", f"{di} 不是结算数据: 请使用 00 或 01 类数据标识")
-            )
+        back = _settlement_of(di, exchange.version) or 1
         if window is not None:
             back = _steps_back(exchange.now_us, min(window[1] - 1, exchange.now_us), day, hour)
         limit = 12 if exchange.version == "2007" else 2
@@ -341,7 +345,7 @@ def settlement(now: datetime, day: int, hour: int, back: int) -> datetime:
 def _steps_back(now_us: int, wanted_us: int, day: int, hour: int) -> int:
     """How many settlements ago the last one at or before `wanted_us` was (1 = the last)."""
     wanted = settlement(local(wanted_us), day, hour, 1)
-    last = settlement(local(now_us) + timedelta(0), day, hour, 1)
+    last = settlement(local(now_us), day, hour, 1)
     return (last.year - wanted.year) * 12 + last.month - wanted.month + 1
 
 
