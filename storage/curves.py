@@ -117,7 +117,9 @@ def merge(old: DayRows, new: DayRows) -> tuple[DayRows, Bools]:
     conflict = filled & comes & (old.number != new.number)
     fill = comes & ~filled
     quality = np.where(fill, new.quality, old.quality)
-    quality[conflict & (quality == Quality.A)] = Quality.S
+    # An equal value that comes as suspect (or was in conflict within its own batch) makes the slot suspect as well.
+    suspect = conflict | (filled & comes & (new.quality == Quality.S))
+    quality[suspect] = Quality.S
     merged = DayRows(
         old.step_s,
         old.key,

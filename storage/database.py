@@ -63,15 +63,25 @@ class Database:
         else:
             database = cls(_as_role(storage.dsn, "fuhe_app"), _as_role(storage.admin_dsn or storage.dsn, "fuhe_owner"))
         try:
-            if storage.dsn is not None and migrate:
-                _prepare(storage.admin_dsn or storage.dsn, storage.dsn)
             if migrate:
+                database.prepare(storage)
                 migrations.migrate(database.conninfo("owner"))
             database._look()
         except BaseException:
             database.close()
             raise
         return database
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the server is the embedded one."""
+        return self._server is not None
+
+    @staticmethod
+    def prepare(storage: StorageConfig) -> None:
+        """On an operator's server: make the two roles where they are missing (the embedded server has them)."""
+        if storage.dsn is not None:
+            _prepare(storage.admin_dsn or storage.dsn, storage.dsn)
 
     def _look(self) -> None:
         with self.connect("app") as connection:

@@ -20,7 +20,7 @@ import numpy as np
 import psycopg
 from psycopg.types.json import Jsonb
 
-from ..model.readings import DeviceEvent, ParameterValue, Samples
+from ..model.readings import DeviceEvent, ParameterValue
 from ..model.times import from_us
 from ..protocols.common.errors import LinkError
 from .batches import Record, decode_record, join_records
@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 BATCH_BYTES: Final = 4 << 20
 BACKOFF_S: Final = (0.5, 30.0)
 DIRTY_LOCK: Final = 0x6469_7274
+REFUSED: Final = (psycopg.DataError, psycopg.IntegrityError, ValueError, OverflowError)  # content, not the connection
 EVENT: Final = (
     "INSERT INTO event (device, point, time, end_time, code, data, received) VALUES (%s, %s, %s, %s, %s, %s, %s)"
     " ON CONFLICT DO NOTHING"
@@ -142,7 +143,7 @@ class JournalWriter:
             return 0
         try:
             self._commit(connection, records, end)
-        except (psycopg.DataError, psycopg.IntegrityError, ValueError) as error:
+        except REFUSED as error:
             log.error("a batch of %d records was refused, writing them one by one: %s", len(records), error)
             self._one_by_one(connection, records)
         return len(records)
@@ -217,7 +218,7 @@ class JournalWriter:
         for position, payload in records:
             try:
                 self._commit(connection, [(position, payload)], position)
-            except (psycopg.DataError, psycopg.IntegrityError, ValueError) as error:
+            except REFUSED as error:
                 self._put_aside(position, payload, error)
                 with connection.transaction():
                     connection.execute(
@@ -320,9 +321,3 @@ class JournalWriter:
                 ],
             )
             counted.parameters += cursor.rowcount
-
-
-def split_samples(samples: Samples, rows: int) -> list[Samples]:
-    """Pieces of at most `rows` samples (a record should stay small)."""
-    names = ("time_us", "point", "quantity", "value", "quality", "source")
-    return [Samples(*(getattr(samples, name)[at : at + rows] for name in names)) for at in range(0, len(samples), rows)]

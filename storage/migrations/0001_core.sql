@@ -39,7 +39,8 @@ DECLARE
                   step_s int4 NOT NULL, decimals int2 NOT NULL, base int8 NOT NULL, vals int4[], wide int8[],
                   quality int2[], received timestamptz NOT NULL,
                   CONSTRAINT curve_day_key PRIMARY KEY (day, quantity, point, source, step_s),
-                  CONSTRAINT curve_day_one_form CHECK ((vals IS NULL) <> (wide IS NULL))';
+                  CONSTRAINT curve_day_one_form CHECK (num_nonnulls(vals, wide) = 1 AND
+                      coalesce(cardinality(vals), cardinality(wide)) = 86400 / step_s)';
 BEGIN
     IF EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb') THEN
         EXECUTE format('CREATE TABLE sample (%s)', columns);
@@ -53,6 +54,7 @@ BEGIN
         EXECUTE format('CREATE TABLE curve_day (%s) PARTITION BY RANGE (day)', days);
         CREATE TABLE sample_default PARTITION OF sample DEFAULT;
         CREATE TABLE curve_day_default PARTITION OF curve_day DEFAULT;
+        GRANT SELECT, INSERT ON sample_default, curve_day_default TO fuhe_app;
     END IF;
 END $$;
 
