@@ -120,6 +120,11 @@ def _number(value: float, digits: int = 3) -> float | None:
     return round(float(value), digits) if np.isfinite(value) else None
 
 
+def share(part: int, whole: int) -> float:
+    """part / whole to four decimals, downwards: what is not whole is never shown as whole. 0 of 0 is 0."""
+    return part * 10_000 // whole / 10_000 if whole else 0.0
+
+
 def clock(slot: int) -> str | None:
     """End label of a slot as HH:MM, 24:00 for the last; None for slot -1."""
     if slot < 0:
@@ -153,7 +158,7 @@ def point_rows(table: DayTable) -> list[PointRow]:
                 voltage_rate=_number(voltage.any_rate[i], 4),
                 voltage_rate_phases=[_number(r, 4) for r in voltage.rate[:, i]],
                 power_factor=None if table.cos[i] < 0 else int(table.cos[i]) / 100,
-                completeness=round(int(load.valid[i]) / SLOTS, 4),
+                completeness=share(int(load.valid[i]), SLOTS),
                 valid_slots=int(load.valid[i]),
                 estimated_slots=int(table.estimated[i].sum()),
                 power_source=CurveSource(int(sources[0]) if len(sources) else 0).name.lower(),
@@ -181,7 +186,7 @@ def fleet_row(table: DayTable, fleet: FleetCurve) -> FleetRow:
         load_factor=_number(load.load_factor[0], 4),
         peak_valley_kw=_number(load.difference_kw[0]),
         peak_valley_rate=_number(load.difference_rate[0], 4),
-        completeness=round(valid / expected, 4) if expected else 0.0,
+        completeness=share(valid, expected),
         valid_slots=valid,
         expected_slots=expected,
         estimated_slots=int(table.estimated.sum()),

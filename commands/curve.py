@@ -21,7 +21,7 @@ from ..analytics.day import SLOTS, STEP_S, DayTable, day_table, fleet_curve, lab
 from ..analytics.draw import Trace, curve_png, terminal_curve
 from ..analytics.load import LoadDay, load_day
 from ..analytics.masks import B1, F8, I8
-from ..analytics.report import DayReport, build_day_report, clock, fleet_row, point_rows, remarks, report_csv
+from ..analytics.report import DayReport, build_day_report, clock, fleet_row, point_rows, remarks, report_csv, share
 from ..model.devices import Point
 from ..model.lang import tr
 from ..model.quantities import Quantity, by_name
@@ -58,22 +58,24 @@ class DayType(click.ParamType[date]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurveDay:
-    """One day of one point or of the sum: value (96,) NaN = none, on the primary side, with what is known about it."""
+    """One day of one point or of the sum: value (96,) NaN = none, on the primary side, with what is known about it.
+
+    valid: measured slots of all members; expected: number of members; members (96,): how many are in each slot's sum.
+    """
 
     day: date
     value: F8
     estimated: B1
     figures: LoadDay
     energy_kwh: float | None
+    valid: int
     members: I8 | None
     expected: int
 
     @property
     def completeness(self) -> float:
         """Measured slots over expected ones: of the members for a sum."""
-        if self.members is not None:
-            return float(self.members.sum()) / (self.expected * SLOTS) if self.expected else 0.0
-        return int(self.figures.valid[0]) / SLOTS
+        return share(self.valid, self.expected * SLOTS)
 
     @property
     def trace(self) -> Trace:
@@ -93,8 +95,23 @@ def _of_table(table: DayTable, *, fleet: bool) -> CurveDay:
         estimated=guessed,
         figures=_figures(value, guessed),
         energy_kwh=round(float(table.energy_kwh[known].sum()), 4) if known.any() else None,
+        valid=int(table.load.valid.sum()),
         members=total.members if fleet else None,
         expected=total.expected,
+    )
+
+
+def _of_quantity(day: date, value: F8, guessed: B1) -> CurveDay:
+    figures = _figures(value, guessed)
+    return CurveDay(
+        day=day,
+        value=value,
+        estimated=guessed,
+        figures=figures,
+        energy_kwh=None,
+        valid=int(figures.valid[0]),
+        members=None,
+        expected=1,
     )
 
 
@@ -131,18 +148,7 @@ def curve(
             if quantity == POWER:
                 found.append(_of_table(day_table(load_day_input(connection, date_, points)), fleet=fleet))
             else:
-                value, guessed = load_quantity(connection, date_, points[0], what)
-                found.append(
-                    CurveDay(
-                        day=date_,
-                        value=value,
-                        estimated=guessed,
-                        figures=_figures(value, guessed),
-                        energy_kwh=None,
-                        members=None,
-                        expected=1,
-                    )
-                )
+                found.append(_of_quantity(date_, *load_quantity(connection, date_, points[0], what)))
     title = _title(points, fleet, what)
     if plot:
         _write(plot, _picture(found, title, what))
@@ -225,7 +231,7 @@ def _curve_json(found: Sequence[CurveDay], title: str, what: Quantity) -> dict[s
         "days": [
             {
                 "day": one.day.isoformat(),
-                "completeness": round(one.completeness, 4),
+                "completeness": one.completeness,
                 "max": number(one.figures.max_kw[0]),
                 "max_time": clock(int(one.figures.max_slot[0])),
                 "min": number(one.figures.min_kw[0]),
