@@ -176,9 +176,11 @@ class _Reader:
             self.fault(row, "address", en, "应为 1 至 12 位十进制数字, 且不是广播地址 999999999999")
         elif profile.protocol == "modbus":
             low, high = (0, 255) if link is not None and link.kind == "tcp" and link.framing == "tcp" else (1, 247)
-            if re.fullmatch(r"[0-9]{1,3}", text) and low <= int(text) <= high:
-                return str(int(text))
-            self.fault(row, "address", f"must be a unit number {low} to {high}", f"应为 {low} 至 {high} 的单元号")
+            found = re.fullmatch(r"([0-9]{1,3})(?:@([0-9]{1,5}))?", text)
+            if found and low <= int(found[1]) <= high and int(found[2] or 0) <= 65535:
+                return f"{int(found[1])}@{int(found[2])}" if int(found[2] or 0) else str(int(found[1]))
+            en = f"must be a unit number {low} to {high}, or unit@offset of the register map"
+            self.fault(row, "address", en, f"应为 {low} 至 {high} 的单元号, 或 单元号@寄存器偏移")
         elif _WORD.fullmatch(text):
             return text
         else:

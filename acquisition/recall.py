@@ -108,13 +108,13 @@ class RecallStore(Protocol):
     def add(self, needs: Sequence[Need], now_us: int) -> int:
         """Open items, due at once, in this order; items that exist already are left alone. Number made."""
 
-    def close(self, ids: Sequence[int]) -> None:
+    def close(self, rows: Sequence[RecallRow]) -> None:
         """Mark items done."""
 
     def lease(self, now_us: int, limit: int) -> Sequence[RecallRow]:
         """The next due open items (rank, newest first), reserved so that nobody else takes them."""
 
-    def settle(self, row_id: int, attempts: int, next_us: int | None, reason: str) -> None:
+    def settle(self, row: RecallRow, attempts: int, next_us: int | None, reason: str) -> None:
         """Put an item back for `next_us`, or mark it lost (None)."""
 
     def count(self, counts: Sequence[DayCount]) -> None:
@@ -159,7 +159,7 @@ class Recaller:
                 result.opened += self._store.add(gaps(rows, fresh, labels, self._classes), now_us)
             ours = {r.device for r in block}
             seen = (r for r in known if r.state == "open" and r.device in ours and r.from_us >= int(labels[0]))
-            done = [r.id for r in seen if r.id not in still_missing]
+            done = [r for r in seen if r.id not in still_missing]
             self._store.close(done)
             result.closed += len(done)
         self._store.count(result.counts)
@@ -177,29 +177,18 @@ class Recaller:
                     for need in reversed(gaps(rows[i : i + 1], missing[i : i + 1], labels)):
                         yield Hole(track=rows[i], from_us=need.from_us, to_us=need.to_us)
 
-    def due(self, now_us: int, now_s: float, limit: int) -> list[WorkItem]:
-        """Work items of the recall items that are due, most urgent first; the items stay leased until settled."""
-        return [
-            WorkItem(
-                device=row.device,
-                duty=row.duty,
-                priority=Priority.RECALL,
-                expires_s=now_s + _LIFETIME_S,
-                window_us=(row.from_us, row.to_us),
-                items=row.items,
-                recall_id=row.id,
-            )
-            for row in self._store.lease(now_us, limit)
-        ]
+    def due(self, now_us: int, now_s: float, limit: int) -> list[tuple[RecallRow, WorkItem]]:
+        """Recall items that are due with their work items, most urgent first; they stay leased until settled."""
+        return [(row, work_item(row, now_s)) for row in self._store.lease(now_us, limit)]
 
     def settle(self, row: RecallRow, outcome: Outcome, now_us: int) -> None:
         """An attempt has ended. Answered or not, the item stays open until a scan sees the data, or it is lost."""
         if outcome.status in UNASKED:
             next_us = now_us + PAUSE_US if now_us + PAUSE_US < row.expires_us else None
-            self._store.settle(row.id, row.attempts, next_us, outcome.reason)
+            self._store.settle(row, row.attempts, next_us, outcome.reason)
         else:
             attempts = row.attempts + 1
-            self._store.settle(row.id, attempts, next_try_us(attempts, now_us, row.expires_us), outcome.reason)
+            self._store.settle(row, attempts, next_try_us(attempts, now_us, row.expires_us), outcome.reason)
 
     def _parts(self, block: list[Track], labels: I8, now_us: int) -> Iterator[tuple[list[Track], Mask, Mask, Mask]]:
         """(rows, present, expected, exempt) of a block, cut between devices so that memory stays bounded."""
@@ -258,6 +247,19 @@ class Recaller:
                 if item.state == "open" and missing[i, low:high].any():
                     still_missing.add(item.id)
         return everything, waiting
+
+
+def work_item(row: RecallRow, now_s: float) -> WorkItem:
+    """What a link is asked for a recall item."""
+    return WorkItem(
+        device=row.device,
+        duty=row.duty,
+        priority=Priority.RECALL,
+        expires_s=now_s + _LIFETIME_S,
+        window_us=(row.from_us, row.to_us),
+        items=row.items,
+        recall_id=row.id,
+    )
 
 
 def labels_back(duty: Duty, step_s: int, now_us: int, days: int) -> I8:

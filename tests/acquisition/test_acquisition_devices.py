@@ -151,6 +151,7 @@ def rows(*changes: dict[str, str]) -> ParsedList:
         ({"address": "１"}, "address", "12 decimal digits"),
         ({"profile": "eastron-sdm120", "address": "248"}, "address", "1 to 247"),
         ({"profile": "eastron-sdm120", "link": "net", "address": "256"}, "address", "0 to 255"),
+        ({"profile": "eastron-sdm120", "address": "1@65536"}, "address", "unit@offset"),
         ({"profile": "mqtt-v1", "link": "broker", "address": "a/b"}, "address", "topics"),
         ({"pn": "0"}, "pn", "1 to 1"),
         ({"pn": "2"}, "pn", "1 to 1"),
@@ -189,6 +190,8 @@ def test_faults_between_rows() -> None:
 def test_the_same_address_on_two_links_is_legal() -> None:
     modbus = {"profile": "eastron-sdm120", "address": "7"}
     assert rows({**modbus, "link": "bus"}, {**modbus, "link": "net"}).faults == ()
+    circuits = rows({**modbus, "address": "07@0"}, {**modbus, "address": "7@0100"})
+    assert [d.address for d in circuits.devices] == ["7", "7@100"]
 
 
 def test_each_modem_is_a_wire_of_its_own() -> None:

@@ -223,19 +223,19 @@ class Book:
         names = RecallRow.__dataclass_fields__
         self.rows[row_id] = RecallRow(**{**{n: getattr(row, n) for n in names}, **fields})
 
-    def close(self, ids: Sequence[int]) -> None:
-        for i in ids:
-            self.change(i, state="done")
+    def close(self, rows: Sequence[RecallRow]) -> None:
+        for row in rows:
+            self.change(row.id, state="done")
 
     def lease(self, now_us: int, limit: int) -> Sequence[RecallRow]:
         ready = [r for r in self.rows.values() if r.state == "open" and r.next_us <= now_us]
         return sorted(ready, key=lambda r: (RANK[r.duty], -r.from_us))[:limit]
 
-    def settle(self, row_id: int, attempts: int, next_us: int | None, reason: str) -> None:
+    def settle(self, row: RecallRow, attempts: int, next_us: int | None, reason: str) -> None:
         if next_us is None:
-            self.change(row_id, state="lost", attempts=attempts)
+            self.change(row.id, state="lost", attempts=attempts)
         else:
-            self.change(row_id, next_us=next_us, attempts=attempts)
+            self.change(row.id, next_us=next_us, attempts=attempts)
 
     def count(self, counts: Sequence[DayCount]) -> None:
         self.counts = list(counts)
@@ -287,7 +287,7 @@ def test_life_of_a_gap_from_hole_to_done() -> None:
     assert first.opened == len(book.rows) == 3 and first.missing == 30 + 2
     again = recaller.scan(NOW + 60 * US, 2)
     assert (again.opened, again.closed) == (0, 0)
-    items = recaller.due(NOW, 0.0, 10)
+    items = [item for _, item in recaller.due(NOW, 0.0, 10)]
     assert [i.duty for i in items] == [Duty.DAILY, Duty.CURVE, Duty.CURVE]
     assert {i.priority for i in items} == {Priority.RECALL} and items[0].window_us == freeze_window(DAY)
     whole = next(i for i in items if i.window_us == (hole[0], hole[-1] + STEP_US))
