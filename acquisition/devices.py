@@ -384,3 +384,24 @@ def _fields(device: Device) -> dict[str, object]:
         for name in ("name", "ct_ratio", "pt_ratio", "contract_kva", "nominal_v", "wiring"):
             fields[f"point[{point.pn}].{name}"] = getattr(point, name)
     return fields
+
+
+def conflicts(listed: Iterable[Device], kept: Iterable[Device], links: Mapping[str, LinkConfig]) -> list[str]:
+    """Clashes of an imported list with devices that stay in service beside it: the same address on the same wire."""
+
+    def wire(device: Device) -> tuple[str, str, str]:
+        link = links.get(device.link)
+        line = device.options.get("line", "") if link is not None and link.kind.startswith("listen") else ""
+        return device.link, line, device.address
+
+    listed = list(listed)
+    names = {device.name for device in listed}
+    taken = {wire(d): d.name for d in kept if d.enabled and d.name not in names}
+    return [
+        tr(
+            f"{d.name}: address {d.address} on link {d.link} belongs to {taken[wire(d)]}, which is not in the file",
+            f"{d.name}: 链路 {d.link} 上的地址 {d.address} 属于文件之外的 {taken[wire(d)]}",
+        )
+        for d in listed
+        if wire(d) in taken
+    ]

@@ -177,6 +177,17 @@ class Recaller:
                     for need in reversed(gaps(rows[i : i + 1], missing[i : i + 1], labels)):
                         yield Hole(track=rows[i], from_us=need.from_us, to_us=need.to_us)
 
+    def totals(self, day: date, now_us: int) -> dict[str, tuple[int, int]]:
+        """Completeness of one business day: duty -> (slots stored, slots due); exempt slots are in neither."""
+        found: dict[str, tuple[int, int]] = {}
+        for block in self._blocks:
+            labels = _labels_of_day(block[0].duty, block[0].step_s, day)
+            for _, present, expected, exempt in self._parts(block, labels, now_us) if len(labels) else ():
+                counted = expected & ~exempt
+                got, wanted = found.get(block[0].duty, (0, 0))
+                found[block[0].duty] = (got + int((counted & present).sum()), wanted + int(counted.sum()))
+        return found
+
     def due(self, now_us: int, now_s: float, limit: int) -> list[tuple[RecallRow, WorkItem]]:
         """Recall items that are due with their work items, most urgent first; they stay leased until settled."""
         return [(row, work_item(row, now_s)) for row in self._store.lease(now_us, limit)]
