@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 
 from fuhe.acquisition.config import LinkConfig
@@ -106,17 +107,15 @@ async def test_dlt645_meters_behind_a_modem_that_dials_in(kit: Any, monkeypatch:
         name="toy", title_en="", title_zh="", protocol="dlt645", timing=Timing(reply_timeout_s=1.0, inter_byte_s=0.2)
     )
     link = LinkConfig(name="field", kind="listen-tcp", turnaround_ms=1, baud=115200)
-    devices = [kit.device(n, "field", line="line7" if n < 3 else "line8") for n in (1, 2, 3)]
-    devices = [
-        type(d)(**{**{f: getattr(d, f) for f in d.__struct_fields__}, "address": f"{d.id:012d}"}) for d in devices
-    ]
+    plain = [kit.device(n, "field", line="line7" if n < 3 else "line8") for n in (1, 2, 3)]
+    devices = [msgspec.structs.replace(d, address=f"{d.id:012d}") for d in plain]
     sink = kit.MemorySink()
     engine = Engine(
         [link], devices, {"toy": profile}, kit.credentials, sink, kit.clock, lambda: True, seed=1, gather_s=0.01
     )  # read-only: reading must still work
     await engine.start()
 
-    async def modem(name: str, register: bytes) -> None:
+    async def modem(register: bytes) -> None:
         reader, writer = await asyncio.open_connection(*engine.listening("field"))
         writer.write(register)
         framer = Framer()
@@ -131,10 +130,8 @@ async def test_dlt645_meters_behind_a_modem_that_dials_in(kit: Any, monkeypatch:
         writer.close()
 
     assert (await engine.submit(kit.item(1, Priority.EVENT))).status is Status.LINK_DOWN
-    modems = [
-        asyncio.create_task(modem("line7", b"REG:line7\r\n")),
-        asyncio.create_task(modem("line8", b"HBREG:line8")),
-    ]
+    texts = (b"REG:line7\r\n", b"HBREG:line8")
+    modems = [asyncio.create_task(modem(text)) for text in texts]
     await until(lambda: sum(s.up for s in engine.link_states()) == 3)
     outcomes = await asyncio.gather(*(engine.submit(kit.item(n)) for n in (1, 2, 3)))
     assert [o.status for o in outcomes] == [Status.DONE] * 3
@@ -144,7 +141,7 @@ async def test_dlt645_meters_behind_a_modem_that_dials_in(kit: Any, monkeypatch:
     assert [(s.labels["link"], s.value) for s in families["fuhe_link_replies"].samples] == [("field", 3.0)]
     assert families["fuhe_link_lines"].samples[0].value == 3
 
-    again = asyncio.create_task(modem("line7", b"REG:line7\r\n"))  # the modem redials: the older connection is dropped
+    again = asyncio.create_task(modem(texts[0]))  # the modem redials: the older connection is dropped
     await asyncio.wait_for(modems[0], 5)
     assert (await engine.submit(kit.item(2))).status is Status.DONE
     await engine.stop()
