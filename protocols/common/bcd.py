@@ -54,50 +54,48 @@ def is_bcd(wire: bytes) -> bool:
 
 
 @cache
-def _tables() -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """(65536 values of two bytes, the same with the sign bit cleared, signs of 65536 top words), NaN = no BCD."""
+def _tables() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Numbers of every byte (256) and of every two-byte word (65536); NaN = no BCD."""
     import numpy as np
 
     byte = np.full(256, np.nan)
     for high in range(10):
         byte[high * 16 : high * 16 + 10] = np.arange(high * 10, high * 10 + 10)
     word = (byte[:, None] * 100 + byte[None, :]).ravel()  # index = high byte * 256 + low byte
-    index = np.arange(65536)
-    return word, word[index & 0x7FFF], np.where(index & 0x8000, -1.0, 1.0)
+    return byte, word
 
 
 def bcd_array(wire: NDArray[np.uint8], *, width: int, decimals: int, signed: bool = False) -> NDArray[np.float64]:
     """Numbers of width-byte BCD, low byte first.
 
-    wire: uint8, shape (..., k * width), the last axis contiguous; answer: float64 (..., k). NaN where a nibble is not
-    decimal (fill bytes FF and EE included). Values are value/10**decimals correctly rounded. width 1 to 6.
+    wire: uint8, shape (..., k * width); answer: float64 (..., k). NaN where a nibble is not decimal (fill bytes FF and
+    EE included). Values are value/10**decimals correctly rounded. width 1 to 6.
     """
     import numpy as np
 
     if not 1 <= width <= 6 or wire.shape[-1] % width:
         raise ValueError(f"{wire.shape[-1]} bytes are not whole values of {width} bytes")
-    word, magnitude, sign = _tables()
+    byte, word = _tables()
     cells = wire.reshape(*wire.shape[:-1], wire.shape[-1] // width, width)
-
-    def pair(i: int) -> NDArray[np.uint16]:
-        low = cells[..., i].astype(np.uint16)
-        if i + 1 < width:
-            low |= cells[..., i + 1].astype(np.uint16) << np.uint16(8)
-        return low
-
-    if width == 2 and wire.flags.c_contiguous and np.little_endian:
-        pairs = [np.ascontiguousarray(cells).view("<u2")[..., 0]]
-    else:
-        pairs = [pair(i) for i in range(0, width, 2)]
-    top = pairs[-1]
-    if signed and width % 2:  # move the sign of a single top byte to bit 15
-        top = (top & np.uint16(0x7F)) | ((top & np.uint16(0x80)) << np.uint16(8))
-    total = np.take(magnitude if signed else word, top)
-    for lower in reversed(pairs[:-1]):
-        total *= 10_000.0
-        total += np.take(word, lower)
+    top = cells[..., width - 1]
+    negative = top >= 0x80 if signed else None
     if signed:
-        total *= np.take(sign, top)
+        top = top & np.uint8(0x7F)
+    total: NDArray[np.float64] = np.take(byte, top)
+    at = width - 1
+    while at > 0:  # two bytes at a time below the top one, a lone byte last
+        step = 2 if at >= 2 else 1
+        at -= step
+        total *= 10.0 ** (2 * step)
+        if step == 2:
+            pair = cells[..., at + 1].astype(np.uint16)
+            pair <<= np.uint16(8)
+            pair |= cells[..., at]
+            total += np.take(word, pair)
+        else:
+            total += np.take(byte, cells[..., at])
+    if negative is not None:
+        np.negative(total, out=total, where=negative)
     if decimals:
         total /= 10.0**decimals
     return total

@@ -34,7 +34,13 @@ class Scan:
 
     def data(self, size: int, offset: int = 0) -> NDArray[np.uint8]:
         """DATA bytes offset .. offset+size of every frame, (n, size); choose frames of fitting length first."""
-        found: NDArray[np.uint8] = self.unmasked[self.start[:, None] + np.arange(10 + offset, 10 + offset + size)]
+        first, count = 10 + offset, len(self)
+        stride = int(self.start[1] - self.start[0]) if count > 1 else 0
+        begin, end = (int(self.start[0]), int(self.start[-1]) + stride) if count else (0, 0)
+        if stride > 0 and end <= len(self.raw) and (np.diff(self.start) == stride).all():
+            # frames of one length back to back (a poll of one item): a view, no gathering
+            return self.unmasked[begin:end].reshape(count, stride)[:, first : first + size]
+        found: NDArray[np.uint8] = self.unmasked[self.start[:, None] + np.arange(first, first + size)]
         return found
 
     def identifiers(self) -> NDArray[np.uint32]:
