@@ -26,7 +26,7 @@ from .curve import CurveSource
 from .day import SLOTS, STEP_S, DayTable, FleetCurve, fleet_curve
 from .energy import IntervalFlag
 from .load import load_day
-from .masks import COMPLETE_SHARE, DayFlag
+from .masks import B1, COMPLETE_SHARE, DayFlag, masked_max
 from .svg import curve_svg, members_svg, sparkline_svg
 
 DASH: Final = "–"
@@ -170,9 +170,15 @@ def point_rows(table: DayTable) -> list[PointRow]:
     return rows
 
 
+def _covered(fleet: FleetCurve) -> B1:
+    """Slots of the sum that may make a maximum: members with 95 % of the mean load present, nothing estimated."""
+    covered: B1 = (np.nan_to_num(fleet.cover) >= COMPLETE_SHARE) & ~fleet.estimated
+    return covered
+
+
 def fleet_row(table: DayTable, fleet: FleetCurve) -> FleetRow:
     """Totals. Maxima and ratios come from the slots whose members carry 95 % of the reporting points' mean load."""
-    whole = (np.nan_to_num(fleet.cover) >= COMPLETE_SHARE) & ~fleet.estimated
+    whole = _covered(fleet)
     load = load_day(np.nan_to_num(fleet.kw)[None], whole[None], STEP_S)
     energy = table.energy_kwh[np.isfinite(table.energy_kwh)]
     valid, expected = int(table.load.valid.sum()), len(table.points) * SLOTS
@@ -277,12 +283,10 @@ def build_day_report(data: DayReport) -> str:
     fleet = fleet_curve(table)
     rows, total = point_rows(table), fleet_row(table, fleet)
     hour = np.arange(1.0, SLOTS + 1) * (STEP_S / 3600.0)
-    real = np.where(fleet.estimated, np.nan, fleet.kw)
     present = np.flatnonzero(np.isfinite(fleet.kw))
-    peak = ""
-    if np.isfinite(real).any():
-        top = int(np.nanargmax(real))
-        peak = f"{real[top]:,.1f} kW · {clock(top)}"
+    # The picture names the maximum only where the figures do: of slots that cover the fleet.
+    slot = int(masked_max(fleet.kw, _covered(fleet))[1])
+    peak = None if total.max_kw is None else (slot, f"{total.max_kw:,.1f} kW · {total.max_time}")
     return _template().render(
         tr=tr,
         lang=lang(),
@@ -296,7 +300,7 @@ def build_day_report(data: DayReport) -> str:
         total=total,
         remarks=remarks(rows),
         curve=curve_svg(hour, fleet.kw, fleet.estimated, peak=peak, label=tr("fleet load curve", "总负荷曲线")),
-        members=members_svg(fleet.members, fleet.expected),
+        members=members_svg(fleet.members, fleet.expected, np.nan_to_num(fleet.cover) >= COMPLETE_SHARE),
         sparks=[sparkline_svg(table.kw[i], table.estimated[i]) for i in range(len(rows))],
         flag_names={
             "complete": tr("complete", "完整"),
