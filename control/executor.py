@@ -1,7 +1,8 @@
-"""The daemon's part of control: drives live commands one step further (domain 9.3, 9.7, 8.11). It never begins a trip:
-a command gets to CHECKING only by a person's `execute`, signed by two people before.
+"""The daemon's part of control: drives live commands one step further (domain 9.3, 9.7, 8.11).
 
-Order of things for every frame: transaction with audit record and new state, commit, frame, transaction with the answer.
+It never begins a trip: a command gets to CHECKING only by a person's `execute`, signed by two people before.
+
+For every frame: transaction with audit record and new state, commit, frame, transaction with the answer.
 If any of it fails, the state in the database claims no more than "may have been sent", and the device's state is read.
 Database work runs in one thread on one connection that holds the control lease.
 """
@@ -24,7 +25,7 @@ from ..model.control import ControlAction, ControlAnswer, SwitchState
 from ..model.lang import tr
 from ..model.times import US, to_us
 from ..protocols.common.errors import FuheError, LinkError
-from . import audit, commands, steps
+from . import audit, commands, orders, steps
 from .commands import Command
 from .config import ControlConfig
 from .evidence import MIN15_S, Seen
@@ -43,6 +44,13 @@ NORMAL, NO_CONTROL = "NORMAL", "NO-CONTROL"
 EMPTY: Final = PowerWindow(np.zeros(0, np.int64), np.zeros(0, np.float64), np.zeros(0, np.int16))
 
 
+def _check_tail(conn: Conn) -> None:
+    """The last audit record must be as it was written; LinkError otherwise (the whole chain: `fuhe audit verify`)."""
+    for record in audit.read(conn, last=1):
+        if audit.record_hash(record) != record.hash:
+            raise LinkError(tr(f"audit record {record.seq} was changed", f"审计记录 {record.seq} 被改"))
+
+
 class Executor:
     """Call `step(now_us)` every second or two and whenever fuhe_command notifies; one instance a database.
 
@@ -59,8 +67,9 @@ class Executor:
         elapsed: Callable[[], float] = time.monotonic,
         anchor_file: Path | None = None,
     ) -> None:
-        """`connect`: an autocommit connection of the role fuhe_app; `clock_fault`: why the clock cannot be trusted, or
-        ''; `elapsed`: monotonic seconds; `anchor_file`: where the audit's count and hash are written now and then."""
+        """`connect`: an autocommit connection as fuhe_app; `clock_fault`: why nothing may be tripped though the database
+        is well (clock, the daemon's own mode), or ''; `elapsed`: monotonic seconds; `anchor_file`: where the audit's
+        count and last hash are written now and then."""
         self._connect, self._field, self._config = connect, field, config
         self._clock_fault, self._elapsed, self._anchor_file = clock_fault, elapsed, anchor_file
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="control-db")
@@ -75,13 +84,17 @@ class Executor:
         self.reason = tr("not started", "未启动")
 
     async def step(self, now_us: int) -> None:
-        """Drive every live command as far as it can go now. Never raises for a fault of database, audit or field."""
+        """Drive every live command as far as it can go now.
+
+        Never raises for a fault of database, audit or device: the first two set NO-CONTROL, and what was under way is
+        recovered by a later step; devices' faults are states of their commands.
+        """
         async with self._lock:
             backwards = self._last_us - now_us > US
             self._start_us, self._t0 = now_us, self._elapsed()
             self._last_us = max(self._last_us, now_us)
             try:
-                live = await self._db(self._begin, now_us)
+                live = await self._begin(now_us)
                 fault = tr("the clock went backwards", "时钟倒退") if backwards else self._clock_fault()
                 if not self._config.enabled:
                     fault = tr("control is switched off in the configuration", "配置中关闭了控制")
@@ -91,13 +104,14 @@ class Executor:
                 await self._db(self._anchor, now_us)
             except (psycopg.Error, FuheError) as error:
                 self._drop_connection()
+                self._started = False  # what this life knew of CHECKING and ALARMING is no longer certain
                 self._set_mode(tr(f"database or audit: {error}", f"数据库或审计: {error}"))
 
     async def close(self) -> None:
         """Give the lease and the connection back."""
         async with self._lock:
+            self._thread.shutdown(wait=True)  # a cancelled step may have left a transaction running in it
             self._drop_connection()
-            self._thread.shutdown(wait=True)
 
     def _now(self) -> int:
         """UTC µs now: the step's stamp plus monotonic time since."""
@@ -140,19 +154,21 @@ class Executor:
         if conn is not None:
             conn.close()
 
-    def _begin(self, conn: Conn, now_us: int) -> list[Command]:
-        """Recovery, expiry, reminders; the live commands afterwards. At the start the audit's tail must be sound."""
+    async def _begin(self, now_us: int) -> list[Command]:
+        """Recovery, expiry, reminders; the live commands afterwards. At the start the audit's tail must be sound.
+
+        One transaction each: nobody waits for a command while holding the audit's lock.
+        """
         first = not self._started
         if first:
-            for record in audit.read(conn, last=1):
-                if audit.record_hash(record) != record.hash:
-                    raise LinkError(tr(f"audit record {record.seq} was changed", f"审计记录 {record.seq} 被改"))
-        for command in commands.commands(conn, live=True):
-            with conn.transaction():
-                steps.recover(conn, now_us, command.id, self._config, first=first)
-        steps.watch_orders(conn, now_us)
+            await self._db(_check_tail)
+        for command in await self._db(commands.commands, live=True):
+            if command.state in steps.RECOVERABLE:
+                await self._db(steps.recover, now_us, command.id, self._config, first=first)
         self._started = True
-        return commands.commands(conn, live=True)
+        for order_id, text in await self._db(steps.ending_orders, now_us):
+            await self._db(orders.remind_of_end, now_us, order_id, text)
+        return await self._db(commands.commands, live=True)
 
     def _anchor(self, conn: Conn, now_us: int) -> None:
         if self._anchor_file is None:

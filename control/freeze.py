@@ -24,6 +24,8 @@ def freeze(conn: Conn, now_us: int, actor: Actor, reason: str) -> None:
     """Stop, at once, by one person."""
     with recorded(conn, now_us, actor, "freeze.on", NAME):
         require(actor, "freeze.on")
+        # The flag before the audit: whoever is about to send holds the flag and then waits for the audit's lock.
+        conn.execute("SELECT FROM system_flag WHERE name = %s FOR UPDATE", (NAME,))
         before = frozen(conn)
         append(
             conn,

@@ -125,9 +125,10 @@ def find(conn: Conn, name: str) -> Order:
     raise UsageError(tr(f"no order {name!r}", f"没有指令 {name!r}"))
 
 
-def orders(conn: Conn) -> list[Order]:
-    """All orders, newest first."""
-    return fetch_all(conn, Order, "SELECT * FROM order_ ORDER BY id DESC")
+def orders(conn: Conn, *, active: bool = False) -> list[Order]:
+    """All orders (or those in force), newest first."""
+    which = "WHERE state = 'ACTIVE' " if active else ""
+    return fetch_all(conn, Order, f"SELECT * FROM order_ {which}ORDER BY id DESC")
 
 
 def confirm(
@@ -286,16 +287,10 @@ def give_notice(
         return len(customers)
 
 
-def remind_of_end(conn: Conn, now_us: int, order: Order, text: str) -> None:
-    """Put a text on the order for the dispatcher (no state changes), once."""
-    with conn.transaction():
-        if lock(conn, order.id).attention != text:
-            entry = Entry(
-                actor=DAEMON,
-                action="order.attention",
-                object=f"order:{order.number}",
-                before={"attention": order.attention},
-                after={"attention": text},
-            )
-            append(conn, now_us, [entry])
-            update(conn, "order_", order.id, {"attention": text})
+def remind_of_end(conn: Conn, now_us: int, order_id: int, text: str) -> None:
+    """Put a text on the order for the dispatcher, in the caller's transaction; no state changes."""
+    order = lock(conn, order_id)
+    before, after = {"attention": order.attention}, {"attention": text}
+    entry = Entry(actor=DAEMON, action="order.attention", object=f"order:{order.number}", before=before, after=after)
+    append(conn, now_us, [entry])
+    update(conn, "order_", order.id, after)

@@ -40,7 +40,8 @@ def _rotation(conn: Conn, now_us: int) -> dict[tuple[int, int], tuple[float, int
     """(device, round) -> (kWh curtailed this season, last use in µs), from our own commands."""
     found = conn.execute(
         "SELECT device_id, round, "
-        "sum(coalesce(measured_kw, 0) * extract(epoch FROM coalesce(released_at, %(now)s) - sent_at))::float8 / 3600, (extract(epoch FROM max(sent_at)) * 1000000)::int8 FROM command "
+        "sum(coalesce(measured_kw, 0) * extract(epoch FROM coalesce(released_at, %(now)s) - sent_at))::float8 / 3600, "
+        "(extract(epoch FROM max(sent_at)) * 1000000)::int8 FROM command "
         "WHERE sent_at > %(since)s GROUP BY device_id, round",
         {"now": from_us(now_us), "since": from_us(now_us - SEASON_US)},
     ).fetchall()

@@ -1,4 +1,4 @@
-"""What the daemon does to a command in one transaction: the database's half of the executor (the other half is the field).
+"""What the daemon does to a command in one transaction: the database's half of the executor.
 
 Every function locks the command, looks whether it still stands where the caller believed, and moves it at most once
 along rules/states.py. Nothing here talks to a device.
@@ -28,6 +28,11 @@ from .rules.verify import Drop, DropEvidence, load_is_back, resolve_unknown, ver
 
 END_REMINDER_US: Final = 30 * 60 * US
 LOST_SUPERVISION_S: Final = 900
+# States that `recover` looks at: orphans of an interruption, and what may expire.
+RECOVERABLE: Final = frozenset(
+    {State.SENT, State.SELECTED, State.CHECKING, State.ALARMING, State.NACKED, State.SUBMITTED, State.APPROVED}
+    | {State.BLOCKED, State.RELEASED_SELECT}
+)
 
 
 def action_id(command: Command, purpose: str) -> str:
@@ -324,7 +329,7 @@ def verify(conn: Conn, now_us: int, command_id: int, seen: Seen, config: Control
 
 
 def supervise(conn: Conn, now_us: int, command_id: int, seen: Seen, config: ControlConfig) -> Command:
-    """EFFECTIVE, PARTIAL, INEFFECTIVE: watch the held round; find the automatic release, a reclose, lost supervision."""
+    """EFFECTIVE, PARTIAL, INEFFECTIVE: watch the held round; find automatic release, reclose, lost supervision."""
     command = lock(conn, command_id)
     if command.state not in (State.EFFECTIVE, State.PARTIAL, State.INEFFECTIVE):
         return command
@@ -380,7 +385,8 @@ def release_due(conn: Conn, now_us: int, command: Command, config: ControlConfig
     waiting = scalar(
         conn,
         "SELECT count(*) FROM command WHERE order_id = %s AND release_block < %s AND release_wanted_at = %s "
-        "AND (release_sent_at IS NULL OR release_sent_at > %s) AND state IN ('RELEASING', 'RELEASED', 'RESTORED', 'CLOSED')",
+        "AND (release_sent_at IS NULL OR release_sent_at > %s) "
+        "AND state IN ('RELEASING', 'RELEASED', 'RESTORED', 'CLOSED')",
         (
             command.order_id,
             command.release_block,
@@ -460,20 +466,22 @@ def summary(command: Command) -> str:
     return tr(f"expected {command.expected_kw:.1f} kW, measured {kw}", f"预期 {command.expected_kw:.1f} kW, 实测 {kw}")
 
 
-def watch_orders(conn: Conn, now_us: int) -> None:
-    """Remind of the end 30 min before; after it propose the release. The program extends nothing and releases nothing."""
-    found = [o for o in orders.orders(conn) if o.state == "ACTIVE"]
-    for order in found:
+def ending_orders(conn: Conn, now_us: int) -> list[tuple[int, str]]:
+    """(order, reminder) 30 min before the end and after it. The program extends nothing and releases nothing itself."""
+    found = []
+    for order in orders.orders(conn, active=True):
         left = to_us(order.end_at) - now_us
         if left <= 0:
             text = tr(
-                "the order has ended: release now (fuhe control release)", "指令到期: 请立即恢复 (fuhe control release)"
+                "the order has ended: release now (fuhe control release)", "指令到期: 请恢复 (fuhe control release)"
             )
         elif left <= END_REMINDER_US:
             text = tr("ends within 30 min: ask for an extension or release", "30 分钟内到期: 请示延长或恢复")
         else:
             continue
-        orders.remind_of_end(conn, now_us, order, text)
+        if text != order.attention:
+            found.append((order.id, text))
+    return found
 
 
 def record_mode(conn: Conn, now_us: int, mode: str, reason: str) -> None:
