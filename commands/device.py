@@ -141,7 +141,8 @@ def import_(app: App, file: Path, dry_run: bool, disable_missing: bool, overload
         over = [p for p in plans if not p.fits]
         apply = not faults and not dry_run and (overload or not over)
         if apply:
-            apply_devices(connection, parsed.devices, disable_missing=disable_missing)
+            with database.connect("owner") as owner:  # the archive's numbering belongs to the owner of the tables
+                apply_devices(owner, parsed.devices, disable_missing=disable_missing)
             requests.ask(connection, "devices", device=None, params={}, asked_by=getpass.getuser())
     if as_json:
         print_json(
