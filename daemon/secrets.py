@@ -54,6 +54,16 @@ class SecretBook:
         """The device's credentials."""
         return self._entries.get(device.secret or "", Credentials())
 
+    def knows(self, device: Device) -> bool:
+        """Whether the device's secret is named and present."""
+        return device.secret in self._entries
+
+    def password(self, name: str) -> str:
+        """The password of a link's own secret (a broker's); UsageError when it is not in the file."""
+        if name not in self._entries:
+            raise UsageError(tr(f"secret {name} is not in the secrets file", f"密钥文件中没有 {name}"))
+        return self._entries[name].password
+
     def missing(self, devices: list[Device]) -> list[str]:
         """Names that devices use and the file does not have."""
         return sorted({d.secret for d in devices if d.secret and d.secret not in self._entries})

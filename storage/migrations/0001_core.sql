@@ -238,6 +238,7 @@ GRANT USAGE ON SCHEMA public TO fuhe_app;
 GRANT SELECT, INSERT ON sample, event, parameter TO fuhe_app;
 GRANT SELECT, INSERT, UPDATE ON curve_day, device, point, journal_position, completeness, recall_item, device_state,
     link_state, daemon_state, request TO fuhe_app;
+GRANT SELECT, UPDATE ON SEQUENCE device_id_seq, point_id_seq TO fuhe_app;  -- an import sets them behind the ids it brings
 GRANT SELECT, INSERT, UPDATE, DELETE ON dirty_day TO fuhe_app;
 GRANT DELETE ON recall_item, link_state, request TO fuhe_app;
 GRANT SELECT ON curve, alembic_version TO fuhe_app;
