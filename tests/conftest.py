@@ -46,7 +46,11 @@ def database_name(pg_server: EmbeddedServer) -> Iterator[str]:
     """Name of a fresh, migrated database of the session's server; dropped after the test."""
     name = sql.Identifier(f"test_{next(_numbers)}")
     with psycopg.connect(pg_server.conninfo(dbname="postgres"), autocommit=True) as admin:
-        admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {} OWNER fuhe_owner").format(name, sql.Identifier(BASE)))
+        admin.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy OWNER fuhe_owner").format(
+                name, sql.Identifier(BASE)
+            )
+        )
         yield name._obj[0]
         admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
 
