@@ -47,6 +47,10 @@ class ModeKeeper:
         ordered = sorted(self._causes.values(), key=lambda cause: -cause[0])
         return "; ".join(reason for _, reason in ordered)
 
+    def reason_without(self, name: str) -> str:
+        """All reasons but that of one cause: what somebody else than its owner has to say."""
+        return "; ".join(reason for cause, (_, reason) in sorted(self._causes.items()) if cause != name)
+
     def may_trip(self) -> bool:
         """True only in NORMAL."""
         return self.mode is Mode.NORMAL

@@ -30,7 +30,7 @@ from ..acquisition.io.metrics import EngineMetrics
 from ..acquisition.io.scheduler import CycleScheduler
 from ..acquisition.profile import Profile
 from ..acquisition.profiles import load_profiles
-from ..control.executor import Executor
+from ..control.executor import NORMAL, Executor
 from ..model.devices import Device
 from ..model.lang import tr
 from ..model.work import Outcome, WorkItem
@@ -152,10 +152,10 @@ class Daemon:
         )
         self._requests = RequestServer(database, self._engine, self._clock, lambda: self._devices, self.reload)
         self._executor = Executor(
-            database,
+            lambda: database.connect("app", autocommit=True),
             self._field,
             config.control,
-            may_trip=self.modes.may_trip,
+            clock_fault=lambda: self.modes.reason_without("executor"),
             anchor_file=config.data_dir / "audit-anchor.jsonl",
         )
         self._put_into_force()
@@ -269,15 +269,14 @@ class Daemon:
         self._field.note(device, time_us, clock_offset_s)
 
     async def _control(self) -> None:
+        """The executor keeps its own faults (mode NO-CONTROL with the reason); they are shown among the daemon's."""
         try:
             while True:
-                try:
-                    await self._executor.step(self._clock.now_us())
+                await self._executor.step(self._clock.now_us())
+                if self._executor.mode == NORMAL:
                     self.modes.clear_cause("executor")
-                except (FuheError, psycopg.Error, OSError) as error:
-                    log.error("control: %s", error)
-                    text = tr(f"control is down: {error}", f"控制功能中断: {error}")
-                    self.modes.raise_cause("executor", Mode.NO_CONTROL, text)
+                elif not self.modes.reason_without("executor"):
+                    self.modes.raise_cause("executor", Mode.NO_CONTROL, self._executor.reason)
                 await self._clock.sleep(CONTROL_S)
         finally:
             await self._executor.close()
