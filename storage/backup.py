@@ -6,7 +6,9 @@ not notice a cut file, a full read does), then renamed. Restoring wants an empty
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -19,6 +21,7 @@ from ..model.lang import tr
 from ..protocols.common.errors import LinkError, UsageError
 from .database import Database
 from .journal import sync_directory
+from .server import installed_binaries
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +34,33 @@ class BackupReport:
 
 
 def _tool(database: Database, name: str) -> str:
-    if database.bin_dir is not None and (database.bin_dir / name).exists():
-        return str(database.bin_dir / name)
-    found = shutil.which(name)
-    if found is None:
+    """The program of the server's major version if there is one (PATH, Debian's, the wheel's), else a newer one.
+
+    An older pg_dump refuses a newer server; a newer pg_restore may write settings that an older server does not know.
+    """
+    with database.connect("owner", autocommit=True) as connection:
+        wanted = connection.info.server_version // 10_000
+    places = [database.bin_dir / name] if database.bin_dir is not None else []
+    places += [Path(found)] if (found := shutil.which(name)) else []
+    places += sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
+    with contextlib.suppress(UsageError):
+        places.append(installed_binaries() / name)
+    versions: dict[int, Path] = {}
+    for path in places:
+        if path.exists():
+            told = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout
+            number = re.search(r"(\d+)(?:\.\d+|devel|beta\d|rc\d)", told)
+            if number:
+                versions.setdefault(int(number[1]), path)
+    usable = [version for version in sorted(versions) if version >= wanted]
+    if not usable:
         raise UsageError(
-            tr(f"{name} is not installed: install postgresql-client", f"未安装 {name}：请安装 postgresql-client")
+            tr(
+                f"{name} for PostgreSQL {wanted} is not installed: install postgresql-client-{wanted}",
+                f"未安装 PostgreSQL {wanted} 的 {name}：请安装 postgresql-client-{wanted}",
+            )
         )
-    return found
+    return str(versions[usable[0]])
 
 
 def _run(database: Database, name: str, arguments: Sequence[str]) -> str:
