@@ -8,7 +8,7 @@ because a device answered; a range that is open or lost is not opened a second t
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date, timedelta
 from itertools import groupby
 from typing import Final, Protocol
@@ -81,12 +81,15 @@ class Hole:
 
 @dataclass(slots=True)
 class ScanResult:
-    """What a scan found: missing slots in all, new items made, items closed because nothing of them is missing."""
+    """What a scan found: missing slots, items opened, items closed because nothing of them is missing any more.
+
+    counted: completeness rows that differ from those of the scan before (after a start: all).
+    """
 
     missing: int = 0
     opened: int = 0
     closed: int = 0
-    counts: list[DayCount] = field(default_factory=list)
+    counted: int = 0
 
 
 class Presence(Protocol):
@@ -138,22 +141,27 @@ class Recaller:
         for device, rows in groupby(sorted({(t.device, t.item) for t in ordered if t.item}), key=lambda p: p[0]):
             self._classes[device] = len(list(rows))
         self._presence, self._store, self._config, self._exemptions = presence, store, config, exemptions
+        self._told: dict[tuple[int, int], dict[date, I8]] = {}
 
     def scan(self, now_us: int, days: int) -> ScanResult:
         """Look at the last `days` business days (today included), open and close items, count completeness."""
         result = ScanResult()
-        for block in self._blocks:
+        for number, block in enumerate(self._blocks):
             duty = block[0].duty
-            labels = labels_back(duty, block[0].step_s, now_us, days)
+            # a day more than the device keeps: what was lost in the last moment is still counted
+            depth = min(days, max(r.retention_days for r in block) + 1)
+            labels = labels_back(duty, block[0].step_s, now_us, depth)
             if not len(labels):
                 continue
             known = self._store.rows_since(duty, int(labels[0]))
             still_missing: set[int] = set()
-            for rows, present, expected, exempt in self._parts(block, labels, now_us):
+            for part, (rows, present, expected, exempt) in enumerate(self._parts(block, labels, now_us)):
                 missing = expected & ~present & ~exempt
                 result.missing += int(missing.sum())
                 everything, waiting = self._covered(rows, labels, known, missing, still_missing)
-                result.counts += _day_counts(rows, labels, expected, exempt, present, everything)
+                changed = list(self._changed((number, part), rows, labels, expected, exempt, present, everything))
+                self._store.count(changed)
+                result.counted += len(changed)
                 kept = now_us - np.array([r.retention_days for r in rows], np.int64)[:, None] * DAY_US
                 fresh = missing & ~waiting & (labels[None, :] > kept)
                 result.opened += self._store.add(gaps(rows, fresh, labels, self._classes), now_us)
@@ -162,7 +170,6 @@ class Recaller:
             done = [r for r in seen if r.id not in still_missing]
             self._store.close(done)
             result.closed += len(done)
-        self._store.count(result.counts)
         return result
 
     def holes(self, day: date, now_us: int) -> Iterator[Hole]:
@@ -227,6 +234,34 @@ class Recaller:
         since_us = np.array([r.since_us for r in rows], np.int64)
         expected = due(labels, len(rows), in_service_us=since_us, until_us=until_us)
         return rows, present, expected, self._exempt(rows, labels)
+
+    def _changed(
+        self,
+        key: tuple[int, int],
+        rows: list[Track],
+        labels: I8,
+        expected: Mask,
+        exempt: Mask,
+        present: Mask,
+        recalled: Mask,
+    ) -> Iterator[DayCount]:
+        """Completeness by row and business day (a label of 00:00 belongs to the day that ends), changed ones only."""
+        counted = expected & ~exempt
+        got = counted & present
+        days = [business_day(int(label) - 1) for label in labels]
+        edges = [0, *(i for i in range(1, len(days)) if days[i] != days[i - 1])]
+        masks = (counted, got, got & ~recalled, expected & exempt)
+        columns = np.stack([np.add.reduceat(m, edges, axis=1, dtype=np.int64) for m in masks])
+        packed = (columns << np.array([48, 32, 16, 0])[:, None, None]).sum(axis=0)
+        before, told = self._told.get(key, {}), {}
+        for d, edge in enumerate(edges):
+            told[days[edge]] = packed[:, d].copy()
+            old = before.get(days[edge], np.zeros(len(rows), np.int64))
+            for i in np.flatnonzero(packed[:, d] != old).tolist():
+                n, g, f, x = columns[:, i, d].tolist()
+                item = f"{rows[i].duty}:{rows[i].item}" if rows[i].item else str(rows[i].duty)
+                yield DayCount(point=rows[i].point, item=item, day=days[edge], due=n, got=g, first_pass=f, exempt=x)
+        self._told[key] = told
 
     def _exempt(self, rows: list[Track], labels: I8) -> Mask:
         mask = np.zeros((len(rows), len(labels)), np.bool_)
@@ -296,25 +331,3 @@ def grace_s(duty: Duty, config: CycleConfig) -> int:
         return config.curve_s + CURVE_LATE_S + config.spread_s + 600
     at = config.daily_at if duty is Duty.DAILY else config.monthly_at
     return (clock_s(at) if at else 0) + config.spread_s + 1800
-
-
-def _day_counts(
-    rows: list[Track], labels: I8, expected: Mask, exempt: Mask, present: Mask, recalled: Mask
-) -> Iterator[DayCount]:
-    """Completeness rows by class and business day; a label of 00:00 belongs to the day that ends."""
-    counted = expected & ~exempt
-    got = counted & present
-    days = [business_day(int(label) - 1) for label in labels]
-    edges = [0, *(i for i in range(1, len(days)) if days[i] != days[i - 1]), len(days)]
-    if len(days) == 0:
-        return
-    columns = [
-        np.add.reduceat(m, edges[:-1], axis=1, dtype=np.int64)
-        for m in (counted, got, got & ~recalled, expected & exempt)
-    ]
-    for d, low in enumerate(edges[:-1]):
-        for i, row in enumerate(rows):
-            n, g, f, x = (int(c[i, d]) for c in columns)
-            if n or x:
-                item = f"{row.duty}:{row.item}" if row.item else str(row.duty)
-                yield DayCount(point=row.point, item=item, day=days[low], due=n, got=g, first_pass=f, exempt=x)

@@ -238,7 +238,7 @@ class Book:
             self.change(row.id, next_us=next_us, attempts=attempts)
 
     def count(self, counts: Sequence[DayCount]) -> None:
-        self.counts = list(counts)
+        self.counts += counts
 
     def store(self, mark: str, labels: Sequence[int]) -> None:
         self.have |= {(70, quantity(mark).id, int(t)) for t in labels}
@@ -297,8 +297,12 @@ def test_life_of_a_gap_from_hole_to_done() -> None:
     assert book.rows[row.id].state == "open" and book.rows[row.id].next_us == NOW + 600 * US
     for mark in MARKS:
         book.store(mark, hole)
+    book.counts.clear()
     done = recaller.scan(NOW + 120 * US, 2)
     assert done.closed == 1 and book.rows[row.id].state == "done"
+    # only what has changed is told again
+    assert {(c.item, c.day) for c in book.counts} == {(f"curve:{n}", DAY) for n in (1, 2, 4)} and done.counted == 3
+    assert recaller.scan(NOW + 121 * US, 2).counted == 0
     counted = {c.item: (c.due, c.got, c.first_pass) for c in book.counts if c.day == DAY}
     assert counted["curve:1"] == (96, 96, 86)
 
