@@ -35,7 +35,7 @@ class Samples:
 
     def __post_init__(self) -> None:
         n = len(self.time_us)
-        if any(len(a) != n for a in (self.point, self.quantity, self.value, self.quality, self.source)):
+        if not n == len(self.point) == len(self.quantity) == len(self.value) == len(self.quality) == len(self.source):
             raise ValueError("the arrays of Samples differ in length")
 
     def __len__(self) -> int:
