@@ -40,6 +40,8 @@ _FREEZE_WITHIN_US: Final = 3_600_000_000
 _SPLIT_ON: Final = (2, 3)
 _SILENT_GATEWAY: Final = (10, 11)
 _AGAIN: Final = (5, 6)
+# A device that refuses this often and has answered nothing has another map, or is not the device we think.
+_REFUSALS_AT_ONCE: Final = 16
 _VOLTAGE_V: Final = (50.0, 500.0)
 
 _transactions = count(1)
@@ -284,7 +286,7 @@ class ReadExchange(ModbusExchange):
 
     __slots__ = (
         "_answers", "_at_us", "_base", "_cut", "_device", "_duty", "_ended", "_faults", "_heard_any", "_item", "_items",
-        "_late", "_map", "_memory_key", "_plan", "_queue", "_read", "_refused", "_search", "_split",
+        "_late", "_map", "_memory_key", "_plan", "_queue", "_read", "_refusals", "_refused", "_search", "_split",
     )  # fmt: skip
 
     def __init__(self, device: Device, profile: Profile, item: WorkItem) -> None:
@@ -309,6 +311,7 @@ class ReadExchange(ModbusExchange):
         self._answers: list[tuple[Read, bytes]] = []
         self._faults: list[ItemFault] = []
         self._refused: dict[str, int] = {}
+        self._refusals = 0
         self._cut: set[tuple[int, int]] = set()
         self._split = False
         self._late: set[tuple[int, int]] = set()
@@ -410,6 +413,18 @@ class ReadExchange(ModbusExchange):
             self._answers.append((read, wire.payload(frame)))
             if self._attempts > 1 and not self._noise:
                 self._late.add((read.function, read.count))
+        else:
+            self._refusal(read, code)
+
+    def _refusal(self, read: Read, code: int) -> None:
+        self._refusals += 1
+        if not self._answers and self._refusals >= _REFUSALS_AT_ONCE:
+            self._ended = tr(
+                f"everything is refused ({exception_text(code)}): check register map and unit number",
+                f"全部被拒绝 ({exception_text(code)}): 请检查寄存器表和从站号",
+            )
+            for each in (read, *self._queue):
+                self._fault_read(each, self._ended)
         elif code in _SPLIT_ON and len(read.registers) > 1:
             low, high = read.halves()
             self._cut.add((high.function, high.address))
@@ -456,14 +471,14 @@ class ReadExchange(ModbusExchange):
         return Outcome(status=status, faults=tuple(self._faults), reason=self._ended, retries=self.repeats)
 
     def _remember(self, now_us: int) -> None:
-        """A refused value is a hole from now on; cuts are kept only when no single value explains the refusal."""
+        """A refused value beside answered ones is a hole from now on; cuts are kept where no value explains them."""
         learned = MEMORY.learn(self._memory_key, now_us)
-        if self._refused:
+        if not self._answers:
+            learned.base = None  # nothing at all: that is not about single values
+        elif self._refused:
             learned.refused.update(self._refused)
         else:
             learned.cuts |= self._cut
-        if self._base and not self._answers:
-            learned.base = None
 
     def _batch(self) -> ReadingBatch:
         assert self._plan is not None

@@ -199,6 +199,15 @@ def test_a_read_that_is_too_long_is_cut_and_the_cut_remembered() -> None:
     assert all(n <= 30 for _, _, n in meter.reads)
 
 
+def test_a_device_that_refuses_everything_is_not_asked_for_ever_nor_believed_for_ever() -> None:
+    meter = Meter(refused=set(range(65536)))
+    outcome = talk(open_exchange(device(), profile(), work(), Credentials()), meter)
+    assert outcome.status is Status.REFUSED and len(meter.reads) == 16
+    assert {f.item for f in outcome.faults} == set(load_map("eastron-sdm630").readings)
+    meter.refused.clear()
+    assert talk(open_exchange(device(), profile(), work(), Credentials()), meter).status is Status.DONE
+
+
 def test_an_unknown_item_is_a_fault_beside_the_others() -> None:
     outcome = talk(open_exchange(device(), profile(), work(items=("voltage_a", "warp_factor")), Credentials()), Meter())
     assert outcome.status is Status.PARTIAL
@@ -483,6 +492,16 @@ def test_sunspec_is_found_scaled_and_remembered(base: int) -> None:
     meter.reads.clear()
     talk(open_exchange(device(), profile("sunspec-203"), work(items=items), Credentials()), meter)
     assert len(meter.reads) == 1
+
+
+def test_a_block_that_has_moved_is_searched_again() -> None:
+    items = ("voltage_a",)
+    talk(open_exchange(device(), profile("sunspec-203"), work(items=items), Credentials()), sunspec(40000))
+    moved = sunspec(0)
+    lost = talk(open_exchange(device(), profile("sunspec-203"), work(items=items), Credentials()), moved)
+    assert lost.status is Status.REFUSED
+    found = talk(open_exchange(device(), profile("sunspec-203"), work(items=items), Credentials()), moved)
+    assert values(found) == {"voltage_a": 230.5}
 
 
 def test_a_device_without_the_model_is_refused_in_bounded_steps() -> None:
