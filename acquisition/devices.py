@@ -10,60 +10,23 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import date
-from decimal import Decimal, InvalidOperation
+from dataclasses import dataclass
+from decimal import Decimal
 from typing import Final
 
-import msgspec
-
-from ..model.devices import Device, Point
+from ..model.devices import Device
 from ..model.lang import tr
 from .config import LinkConfig
+from .device_rows import COLUMNS, DEVICE_COLUMNS, Fault, ParsedList, RowReader
 from .profile import Profile
 
-COLUMNS: Final = (
-    "name", "link", "profile", "address", "point", "pn", "ct_ratio", "pt_ratio", "contract_kva", "nominal_v",
-    "wiring", "enabled", "secret", "options",
-)  # fmt: skip
+__all__ = [
+    "COLUMNS", "Changes", "Fault", "ParsedList", "compare", "conflicts", "export_devices", "parse_devices",
+]  # fmt: skip
+
 REQUIRED: Final = ("name", "link", "profile", "address")
-DEVICE_COLUMNS: Final = ("link", "profile", "address", "enabled", "secret", "options")
-WIRINGS: Final = ("3P4W", "3P3W", "1P")
 MAX_BYTES: Final = 64 << 20
-MAX_TEXT: Final = 64
-
-_YES: Final = {"": True, "yes": True, "true": True, "1": True, "是": True}
-_NO: Final = {"no": False, "false": False, "0": False, "否": False}
-_SWITCH: Final = _YES | _NO
-_LINKS_OF: Final = {
-    "dlt645": ("serial", "tcp", "listen-tcp", "listen-udp"),
-    "modbus": ("serial", "tcp", "listen-tcp"),
-    "mqtt": ("mqtt",),
-}
-_DECIMAL: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?")
-_WORD: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Fault:
-    """One fault of a device list: row as an editor counts lines (the header is row 1), column, what is wrong."""
-
-    row: int
-    column: str
-    message: str
-
-    def __str__(self) -> str:
-        return tr(f"row {self.row}, {self.column}: {self.message}", f"第 {self.row} 行, {self.column}: {self.message}")
-
-
-@dataclass(frozen=True, slots=True)
-class ParsedList:
-    """Devices sorted by name, or (if there is any fault) no devices at all and every fault in order of rows."""
-
-    devices: tuple[Device, ...]
-    faults: tuple[Fault, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,204 +39,6 @@ class Changes:
     unchanged: int
 
 
-@dataclass(slots=True)
-class _Draft:
-    """A device while its rows are being gathered."""
-
-    row: int
-    cells: tuple[str, ...]
-    device: dict[str, object]
-    points: list[Point] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class _Reader:
-    links: Mapping[str, LinkConfig]
-    profiles: Mapping[str, Profile]
-    faults: list[Fault] = field(default_factory=list)
-    drafts: dict[str, _Draft] = field(default_factory=dict)
-    addresses: dict[tuple[str, str, str], str] = field(default_factory=dict)
-    point_rows: dict[str, int] = field(default_factory=dict)
-
-    def fault(self, row: int, column: str, en: str, zh: str) -> None:
-        self.faults.append(Fault(row, column, tr(en, zh)))
-
-    def take(self, row: int, cells: Mapping[str, str]) -> None:
-        """One data row: opens or continues its device, adds its point."""
-        name = cells["name"]
-        for column in COLUMNS:
-            self.check_text(row, column, cells[column])
-        if not name:
-            self.fault(row, "name", "is empty", "为空")
-            return
-        device_cells = tuple(cells[c] for c in DEVICE_COLUMNS)
-        draft = self.drafts.get(name)
-        if draft is None:
-            draft = _Draft(row, device_cells, self.device_fields(row, cells))
-            self.drafts[name] = draft
-        else:
-            for column, here, first in zip(DEVICE_COLUMNS, device_cells, draft.cells, strict=True):
-                if here != first:
-                    en = f"{here!r}, but {first!r} in row {draft.row} of the same device (or the name stands twice)"
-                    zh = f"{here!r} 与同一设备第 {draft.row} 行的 {first!r} 不同 (或设备重名)"
-                    self.fault(row, column, en, zh)
-        self.add_point(row, cells, draft)
-
-    def check_text(self, row: int, column: str, text: str) -> None:
-        if not text.isprintable():
-            self.fault(row, column, "holds a line break or another control character", "含有换行或控制字符")
-        elif len(text) > MAX_TEXT and column != "options":
-            self.fault(row, column, f"is longer than {MAX_TEXT} characters", f"超过 {MAX_TEXT} 个字符")
-
-    def device_fields(self, row: int, cells: Mapping[str, str]) -> dict[str, object]:
-        link, profile = self.links.get(cells["link"]), self.profiles.get(cells["profile"])
-        if link is None:
-            en = f"no link {cells['link']!r} in config.yaml (there are: {', '.join(self.links) or 'none'})"
-            zh = f"config.yaml 中没有链路 {cells['link']!r} (现有: {', '.join(self.links) or '无'})"
-            self.fault(row, "link", en, zh)
-        if profile is None:
-            en = f"no profile {cells['profile']!r} (there are: {', '.join(self.profiles)})"
-            zh = f"没有设备档 {cells['profile']!r} (现有: {', '.join(self.profiles)})"
-            self.fault(row, "profile", en, zh)
-        if link is not None and profile is not None and link.kind not in _LINKS_OF[profile.protocol]:
-            en = f"a {profile.protocol} device cannot be on a link of kind {link.kind}"
-            zh = f"{profile.protocol} 设备不能接在 {link.kind} 链路上"
-            self.fault(row, "link", en, zh)
-        address = self.address(row, cells["address"], link, profile)
-        options = self.options(row, cells["options"])
-        if address is not None:
-            # behind a listener every name that dials in is a wire of its own
-            line = options.get("line", "") if link is not None and link.kind.startswith("listen") else ""
-            other = self.addresses.setdefault((cells["link"], line, address), cells["name"])
-            if other != cells["name"]:
-                en = f"{address} is already the address of {other} on link {cells['link']}"
-                zh = f"链路 {cells['link']} 上 {other} 已使用地址 {address}"
-                self.fault(row, "address", en, zh)
-        if cells["secret"] and not _WORD.fullmatch(cells["secret"]):
-            en = "must be the name of an entry of the secrets file (letters, digits, . _ -), never the secret itself"
-            zh = "应为密钥文件中的条目名 (字母、数字、. _ -), 不可直接填写密码"
-            self.fault(row, "secret", en, zh)
-        return {
-            "link": cells["link"],
-            "profile": cells["profile"],
-            "address": address or "",
-            "enabled": self.switch(row, cells["enabled"]),
-            "secret": cells["secret"] or None,
-            "options": options,
-        }
-
-    def address(self, row: int, text: str, link: LinkConfig | None, profile: Profile | None) -> str | None:
-        """The canonical address, None after a fault (or when the protocol is unknown)."""
-        if profile is None:
-            return None
-        if re.fullmatch(r"[0-9.]+[eE]\+?[0-9]+", text):
-            en = f"{text} was rounded by a spreadsheet: format the column as text and enter the address again"
-            self.fault(row, "address", en, f"{text} 被电子表格舍入: 请将该列设为文本并重新填写")
-        elif profile.protocol == "dlt645":
-            if re.fullmatch(r"[0-9]{1,12}", text) and text.zfill(12) != "9" * 12:
-                return text.zfill(12)
-            en = "must be 1 to 12 decimal digits and not the broadcast address 999999999999"
-            self.fault(row, "address", en, "应为 1 至 12 位十进制数字, 且不是广播地址 999999999999")
-        elif profile.protocol == "modbus":
-            low, high = (0, 255) if link is not None and link.kind == "tcp" and link.framing == "tcp" else (1, 247)
-            found = re.fullmatch(r"([0-9]{1,3})(?:@([0-9]{1,5}))?", text)
-            if found and low <= int(found[1]) <= high and int(found[2] or 0) <= 65535:
-                return f"{int(found[1])}@{int(found[2])}" if int(found[2] or 0) else str(int(found[1]))
-            en = f"must be a unit number {low} to {high}, or unit@offset of the register map"
-            self.fault(row, "address", en, f"应为 {low} 至 {high} 的单元号, 或 单元号@寄存器偏移")
-        elif _WORD.fullmatch(text):
-            return text
-        else:
-            en = "must be the device's name in topics: letters, digits, . _ - (no / + #)"
-            self.fault(row, "address", en, "应为主题中的设备名: 字母、数字、. _ - (不含 / + #)")
-        return None
-
-    def switch(self, row: int, text: str) -> bool:
-        value = _SWITCH.get(text.lower())
-        if value is None:
-            self.fault(row, "enabled", f"{text!r} is neither yes nor no", f"{text!r} 不是 yes 或 no")
-        return value is not False
-
-    def options(self, row: int, text: str) -> dict[str, str]:
-        found: dict[str, str] = {}
-        for part in filter(None, (p.strip() for p in text.split(";"))):
-            key, sign, value = (p.strip() for p in part.partition("="))
-            if not sign or not _WORD.fullmatch(key):
-                self.fault(row, "options", f"{part!r} is not of the form key=value", f"{part!r} 不是 键=值 的形式")
-            elif key in found:
-                self.fault(row, "options", f"{key!r} stands twice", f"{key!r} 重复")
-            elif key == "since" and not _is_day(value):
-                self.fault(
-                    row, "options", f"since={value}: must be a day YYYY-MM-DD", f"since={value}: 应为 YYYY-MM-DD"
-                )
-            else:
-                found[key] = value
-        return dict(sorted(found.items()))
-
-    def add_point(self, row: int, cells: Mapping[str, str], draft: _Draft) -> None:
-        profile = self.profiles.get(str(draft.device["profile"]))
-        highest = profile.max_points if profile is not None else 2040
-        text, pn = cells["pn"] or "1", 0
-        if re.fullmatch(r"[0-9]{1,4}", text) and 1 <= int(text) <= highest:
-            pn = int(text)
-            if any(p.pn == pn for p in draft.points):
-                en = f"number {pn} stands twice in device {cells['name']} (or the name stands twice)"
-                self.fault(row, "pn", en, f"设备 {cells['name']} 中测量点号 {pn} 重复 (或设备重名)")
-        else:
-            en = f"must be a point number 1 to {highest} for this profile"
-            self.fault(row, "pn", en, f"此设备档的测量点号应为 1 至 {highest}")
-        name = cells["point"] or (cells["name"] if pn == 1 else f"{cells['name']}-{pn}")
-        first = self.point_rows.setdefault(name, row)
-        if first != row:
-            self.fault(row, "point", f"{name!r} stands already in row {first}", f"{name!r} 已出现在第 {first} 行")
-        wiring = cells["wiring"] or "3P4W"
-        if wiring not in WIRINGS:
-            self.fault(row, "wiring", f"must be {' | '.join(WIRINGS)}", f"应为 {' | '.join(WIRINGS)}")
-        draft.points.append(
-            Point(
-                id=0,
-                name=name,
-                pn=pn,
-                ct_ratio=self.positive(row, "ct_ratio", cells) or Decimal(1),
-                pt_ratio=self.positive(row, "pt_ratio", cells) or Decimal(1),
-                contract_kva=self.positive(row, "contract_kva", cells),
-                nominal_v=self.positive(row, "nominal_v", cells),
-                wiring=wiring,
-            )
-        )
-
-    def positive(self, row: int, column: str, cells: Mapping[str, str]) -> Decimal | None:
-        """A decimal above zero; None for an empty cell or after a fault."""
-        text = cells[column]
-        if not text:
-            return None
-        try:
-            value = Decimal(text) if _DECIMAL.fullmatch(text) else Decimal(0)
-        except InvalidOperation:
-            value = Decimal(0)
-        if value > 0:
-            return value
-        en = f"{text!r} must be a number above 0 (at most 9 digits and 6 decimals)"
-        self.fault(row, column, en, f"{text!r} 应为大于 0 的数 (整数至多 9 位, 小数至多 6 位)")
-        return None
-
-    def finish(self) -> ParsedList:
-        if self.faults:
-            return ParsedList((), tuple(sorted(self.faults)))
-        devices = (
-            msgspec.convert({"id": 0, "name": name, **draft.device, "points": ()}, Device)
-            for name, draft in sorted(self.drafts.items())
-        )
-        drafts = (draft for _, draft in sorted(self.drafts.items()))
-        return ParsedList(
-            tuple(
-                msgspec.structs.replace(device, points=tuple(sorted(draft.points, key=lambda p: p.pn)))
-                for device, draft in zip(devices, drafts, strict=True)
-            ),
-            (),
-        )
-
-
 def parse_devices(
     data: bytes,
     *,
@@ -282,7 +47,7 @@ def parse_devices(
     progress: Callable[[int], None] | None = None,
 ) -> ParsedList:
     """The device list of a CSV file, or every fault in it. Never raises on any input; `progress` gets row numbers."""
-    reader = _Reader(links, profiles)
+    reader = RowReader(links, profiles)
     if len(data) > MAX_BYTES:
         reader.fault(1, "-", f"the file is larger than {MAX_BYTES >> 20} MB", f"文件超过 {MAX_BYTES >> 20} MB")
         return reader.finish()
@@ -317,7 +82,7 @@ def parse_devices(
     return reader.finish()
 
 
-def _header_ok(reader: _Reader, header: Sequence[str]) -> bool:
+def _header_ok(reader: RowReader, header: Sequence[str]) -> bool:
     for column in sorted(set(header) - set(COLUMNS)):
         en = f"unknown column (known: {', '.join(COLUMNS)})"
         reader.fault(1, column or "-", en, f"未知列 (可用: {', '.join(COLUMNS)})")
@@ -345,13 +110,6 @@ def export_devices(devices: Iterable[Device]) -> bytes:
                 )
             )  # fmt: skip
     return out.getvalue().encode("utf-8")
-
-
-def _is_day(text: str) -> bool:
-    try:
-        return len(text) == 10 and bool(date.fromisoformat(text))
-    except ValueError:
-        return False
 
 
 def plain(value: Decimal | None) -> str:
