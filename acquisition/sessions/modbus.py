@@ -423,8 +423,7 @@ class ReadExchange(ModbusExchange):
                 f"everything is refused ({exception_text(code)}): check register map and unit number",
                 f"全部被拒绝 ({exception_text(code)}): 请检查寄存器表和从站号",
             )
-            for each in (read, *self._queue):
-                self._fault_read(each, self._ended)
+            self._read = read  # unanswered, like everything behind it
         elif code in _SPLIT_ON and len(read.registers) > 1:
             low, high = read.halves()
             self._cut.add((high.function, high.address))
@@ -439,10 +438,6 @@ class ReadExchange(ModbusExchange):
 
     def _gave_up(self, now_us: int) -> None:
         self._ended = tr("answers cannot be read", "应答无法识别") if self._noise else tr("no answer", "无应答")
-        if self._heard_any:
-            for read in (self._read, *self._queue):
-                if read is not None:
-                    self._fault_read(read, self._ended)
 
     def _fault_read(self, read: Read, reason: str) -> None:
         self._faults += [ItemFault(item=r.name, reason=reason) for r in read.registers if r.use != "scale"]
@@ -451,6 +446,8 @@ class ReadExchange(ModbusExchange):
 
     def outcome(self, now_us: int) -> Outcome:
         """DONE with everything, PARTIAL with faults, REFUSED when all was refused, SILENT or BROKEN without answer."""
+        if self._answers or self._heard_any:
+            self._fault_unanswered()
         if self._refused or self._split:
             self._remember(now_us)
         batch = self._batch() if self._answers else None
@@ -458,6 +455,15 @@ class ReadExchange(ModbusExchange):
             return self._without_answers()
         status = Status.PARTIAL if self._faults else Status.DONE
         return Outcome(status=status, batch=batch, faults=tuple(self._faults), reason=self._ended, retries=self.repeats)
+
+    def _fault_unanswered(self) -> None:
+        """What was asked in vain, or not asked any more, when the conversation ended (or was ended) early."""
+        reason = self._ended or tr("not asked: the conversation was ended early", "未召测: 会话提前结束")
+        for read in (self._read, *self._queue):
+            if read is not None:
+                self._fault_read(read, reason)
+        self._read = None
+        self._queue.clear()
 
     def _without_answers(self) -> Outcome:
         if self._heard_any or (self._faults and not self._attempts):

@@ -250,6 +250,21 @@ def test_what_was_read_before_the_device_went_silent_is_kept() -> None:
     assert not any(f.final for f in outcome.faults)
 
 
+def test_a_conversation_that_is_ended_early_says_what_is_missing() -> None:
+    meter = Meter().put("eastron-sdm630", VALUES)
+    for ending in ("cancelled", "gateway"):
+        exchange = open_exchange(device(), profile(), work(), Credentials())
+        request = exchange.next_request(NOW)
+        assert request is not None and exchange.receive(meter.answer(request.data, "tcp"), NOW)
+        request = exchange.next_request(NOW)
+        if ending == "gateway":
+            assert request is not None and exchange.receive(request.data[:2] + b"\0\0\0\3\1\x84\x0b", NOW)
+            assert exchange.next_request(NOW) is None
+        outcome = exchange.outcome(NOW)
+        assert outcome.status is Status.PARTIAL
+        assert {f.item for f in outcome.faults} | set(values(outcome)) == set(load_map("eastron-sdm630").readings)
+
+
 def test_a_late_answer_of_another_transaction_is_dropped() -> None:
     meter = Meter().put("eastron-sdm630", VALUES)
     exchange = open_exchange(device(), profile(), work(items=("voltage_a",)), Credentials())
