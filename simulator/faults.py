@@ -168,7 +168,7 @@ def spoil(faults: FaultSet, request: bytes, reply: bytes, now_us: int, item: str
     if rule := faults.fires("truncate", now_us, item):
         del data[max(len(data) - int(rule.fault.amount), 0) :]
     if faults.fires("duplicate", now_us, item):
-        data += data
+        data += bytes(data)
     if rule := faults.fires("noise_before", now_us, item):
         data[:0] = rule.random.randbytes(int(rule.fault.amount))
     if rule := faults.fires("noise_after", now_us, item):

@@ -33,6 +33,7 @@ DEMAND: Final = re.compile(r"(forward|reverse|combined|reactive)_\w+?_demand(_t[
 PHASE: Final = {"a": 0, "b": 1, "c": 2}
 LOCK_OUT_AFTER: Final = 3
 EVENTS_KEPT: Final = 10
+BLOCKS_KEPT: Final = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +90,7 @@ class SimMeter:
     last_time_set_us: int | None = None
     _exchange: tuple[int, float] | None = None
     _cache: tuple[bytes, F8, F8] | None = None
+    _blocks: dict[tuple[int, int], F8] = field(default_factory=dict)
     _share: F8 = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -142,7 +144,7 @@ class SimMeter:
         return sorted((e for e in self.events if e.kind == kind), key=lambda e: -e.start_us)
 
     def _moved(self, at_us: int, what: str, component: int) -> None:
-        self._cache = None
+        self.forget()
         self.record(what, at_us, detail=bytes((component,)))
 
     def exchange(self, at_us: int, new_kwh: float) -> None:
@@ -226,6 +228,7 @@ class SimMeter:
     def forget(self) -> None:
         """Drop cached values: the site's load has been changed behind the meter's back."""
         self._cache = None
+        self._blocks.clear()
 
     def value(self, name: str, at_us: int) -> float:
         """One value at one instant; NaN = none."""
@@ -345,7 +348,11 @@ class SimMeter:
         if last <= first or factor == 0.0 or (tariff is not None and tariff >= TARIFFS):
             return np.nan if wants_time else 0.0
         edges = np.arange(first, last + 1) * SLOT_15MIN_US - 8 * 3_600 * US
-        energy = self.site.energy(edges)
+        energy = self._blocks.get((first, last))
+        if energy is None:
+            if len(self._blocks) >= BLOCKS_KEPT:
+                self._blocks.clear()
+            energy = self._blocks[first, last] = self.site.energy(edges)
         flow = np.diff(energy.sum(axis=0) if tariff is None else energy[tariff]) * 4
         peak = int(np.argmax(flow))
         if flow[peak] <= 0:

@@ -113,7 +113,7 @@ class Simulation:
             wiring=device.wiring,
             power_factor=spec.power_factor,
             initial_kwh=device.initial_kwh,
-            retention_days=device.retention_days if device.retention_days is not None else max(scenario.past_days, 1),
+            retention_days=device.retention_days if device.retention_days is not None else scenario.past_days + 1.0,
             password=device.password,
             operator=device.operator,
             key=device.key,
