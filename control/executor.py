@@ -67,9 +67,9 @@ class Executor:
         elapsed: Callable[[], float] = time.monotonic,
         anchor_file: Path | None = None,
     ) -> None:
-        """`connect`: an autocommit connection as fuhe_app; `clock_fault`: why nothing may be tripped though the database
-        is well (clock, the daemon's own mode), or ''; `elapsed`: monotonic seconds; `anchor_file`: where the audit's
-        count and last hash are written now and then."""
+        """`connect`: an autocommit connection as fuhe_app; `clock_fault`: why nothing may be tripped although the
+        database is well (clock, the daemon's own mode), or ''; `elapsed`: monotonic seconds; `anchor_file`: where the
+        audit's count and last hash are written now and then."""
         self._connect, self._field, self._config = connect, field, config
         self._clock_fault, self._elapsed, self._anchor_file = clock_fault, elapsed, anchor_file
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="control-db")
