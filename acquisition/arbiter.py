@@ -27,9 +27,9 @@ class Entry:
 
     __slots__ = ("enqueued_s", "exchange", "item", "key", "probe", "replies", "silences")
 
-    def __init__(self, item: WorkItem, enqueued_s: float, *, probe: bool = False) -> None:
+    def __init__(self, item: WorkItem, key: Hashable, enqueued_s: float, *, probe: bool = False) -> None:
         self.item = item
-        self.key: Hashable = item.key
+        self.key = key
         self.enqueued_s = enqueued_s
         self.probe = probe
         self.exchange: Exchange | None = None
@@ -59,9 +59,10 @@ class Arbiter:
         self._virtual_s = 0.0
         self._turn = count()
         self._next_expiry_s = math.inf
+        self._count = 0
 
     def __len__(self) -> int:
-        return sum(len(c.entries) for c in self._classes)
+        return self._count
 
     @property
     def depth_by_class(self) -> tuple[int, ...]:
@@ -92,7 +93,7 @@ class Arbiter:
     def put(self, entry: Entry) -> tuple[bool, Entry | None]:
         """Queue an entry: (accepted, the entry that had to give way). The caller has checked that the key is new."""
         dropped: Entry | None = None
-        if len(self) >= self.capacity:
+        if self._count >= self.capacity:
             lowest = next((p for p in range(CLASSES - 1, entry.item.priority, -1) if self._classes[p].entries), None)
             if lowest is None:
                 return False, None
@@ -124,6 +125,7 @@ class Arbiter:
                 self._virtual_s = max(self._virtual_s, tag)
                 entry = queue.popleft()
                 del cls.entries[entry.key]
+                self._count -= 1
                 if queue:
                     heapq.heappush(cls.heap, (tag, next(self._turn), device))
                 else:
@@ -159,6 +161,7 @@ class Arbiter:
     def _add(self, entry: Entry, *, front: bool) -> None:
         cls, device = self._classes[entry.item.priority], entry.item.device
         cls.entries[entry.key] = entry
+        self._count += 1
         queue = cls.queues.get(device)
         if queue is None:
             queue = cls.queues[device] = deque()
@@ -176,6 +179,7 @@ class Arbiter:
     def _remove(self, entry: Entry) -> None:
         cls, device = self._classes[entry.item.priority], entry.item.device
         del cls.entries[entry.key]
+        self._count -= 1
         queue = cls.queues[device]
         if queue[-1] is entry:
             queue.pop()

@@ -121,7 +121,8 @@ class Line:
 
     def submit(self, item: WorkItem, now_s: float) -> bool:
         """Queue an item, or put its refusal into `finished` at once; False: its key waits or runs already."""
-        if item.key in self._keys:
+        key = item.key
+        if key in self._keys:
             return False
         if item.device not in self.stations:
             self._answer(item, Status.CANCELLED, tr("the device is not on this link", "该设备不在此链路上"))
@@ -133,19 +134,23 @@ class Line:
         if item.priority is not Priority.CONTROL and not item.forced:
             verdict = self.quarantine.verdict(item.device, now_s)
             if verdict is Verdict.REJECT:
-                self._answer_quarantined(item)
+                self._record(item, _quarantined())
                 return True
             probe = verdict is Verdict.PROBE
         elif self.quarantine.holds(item.device):
             probe = True
-        entry = Entry(item, now_s, probe=probe)
+        entry = Entry(item, key, now_s, probe=probe)
         accepted, dropped = self.arbiter.put(entry)
         if accepted:
-            self._keys.add(entry.key)
+            self._keys.add(key)
         loser = dropped or (None if accepted else entry)
         if loser is not None:
             self.counters.queue_full += 1
-            self._end(loser, Outcome(status=Status.CANCELLED, reason=tr("the link's queue is full", "链路队列已满")))
+            outcome = Outcome(status=Status.CANCELLED, reason=tr("the link's queue is full", "链路队列已满"))
+            if accepted:
+                self._end(loser, outcome)
+            else:
+                self._record(item, outcome)
         return True
 
     def set_stations(self, stations: dict[int, Station], now_us: int) -> None:
@@ -400,15 +405,15 @@ class Line:
 
     def _end(self, entry: Entry, outcome: Outcome) -> None:
         self._keys.discard(entry.key)
-        by_status = self.counters.by_status
-        by_status[outcome.status] = by_status.get(outcome.status, 0) + 1
-        self.finished.append((entry.item, outcome))
+        self._record(entry.item, outcome)
 
     def _answer(self, item: WorkItem, status: Status, reason: str) -> None:
-        self._end(Entry(item, 0.0), Outcome(status=status, reason=reason))
+        self._record(item, Outcome(status=status, reason=reason))
 
-    def _answer_quarantined(self, item: WorkItem) -> None:
-        self._end(Entry(item, 0.0), _quarantined())
+    def _record(self, item: WorkItem, outcome: Outcome) -> None:
+        by_status = self.counters.by_status
+        by_status[outcome.status] = by_status.get(outcome.status, 0) + 1
+        self.finished.append((item, outcome))
 
 
 def _quarantined() -> Outcome:

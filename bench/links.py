@@ -33,6 +33,7 @@ from fuhe.storage.journal import Journal
 from fuhe.storage.sink import Sink
 
 DEVICES, VALUES, TICK_S = 200, 20, 0.1
+ASKED_PER_TICK = 6
 FIRST, REGISTERS = 1, 40
 PROFILE = "siemens-pac3200"
 ITEMS = tuple(load_map(PROFILE).readings[:VALUES])
@@ -133,32 +134,31 @@ async def _all_up(engine: Engine) -> None:
         await asyncio.sleep(0.05)
 
 
-async def _paced(port: int, directory: Path, seconds: float) -> tuple[float, int]:
-    """(CPU seconds, values) of a window in which every device is read once a second, phases evenly spread."""
+async def _paced(port: int, directory: Path, seconds: float) -> tuple[float, int, int]:
+    """(CPU seconds, values, values asked) of a window in which every device is read once a second, evenly spread."""
     counts = {"values": 0}
+    per_tick, warm, ticks = round(DEVICES * TICK_S), round(1 / TICK_S), round((seconds + 1) / TICK_S)
 
     def on_outcome(item: WorkItem, outcome: Outcome) -> None:
-        if outcome.status is Status.DONE and outcome.batch is not None and outcome.batch.samples is not None:
+        window = item.window_us is not None and item.window_us[0] >= warm * per_tick
+        if window and outcome.batch is not None and outcome.batch.samples is not None:
             counts["values"] += len(outcome.batch.samples)
 
     with Journal(directory) as journal:
         engine = _modbus_engine(port, journal, on_outcome)
         await engine.start()
         await _all_up(engine)
-        per_tick = round(DEVICES * TICK_S)
-        begin = cpu = 0.0
-        start = time.monotonic()
-        for tick in range(round((seconds + 1) / TICK_S)):
-            if tick == round(1 / TICK_S):  # the first second warms up
-                counts["values"], cpu, begin = 0, time.process_time(), time.monotonic()
+        cpu, start, last = 0.0, time.monotonic(), []
+        for tick in range(ticks):
+            if tick == warm:  # the first second warms up
+                cpu = time.process_time()
             first = tick * per_tick
-            for n in range(first, first + per_tick):
-                engine.submit(_item(n % DEVICES + 1, n))
+            last = [engine.submit(_item(n % DEVICES + 1, n)) for n in range(first, first + per_tick)]
             await asyncio.sleep(max(0.0, start + (tick + 1) * TICK_S - time.monotonic()))
-        used, values = time.process_time() - cpu, counts["values"]
-        assert time.monotonic() - begin < seconds * 1.2, "the machine was too busy for this bench"
+        await asyncio.gather(*last)
+        used = time.process_time() - cpu
         await engine.stop()
-    return used, values
+    return used, counts["values"], (ticks - warm) * per_tick * VALUES
 
 
 async def _pymodbus(port: int, seconds: float) -> tuple[float, int]:
@@ -211,11 +211,11 @@ async def _full_speed(port: int, directory: Path, seconds: float) -> dict[str, f
         cpu = begin = 0.0
         end = math.inf
         while time.monotonic() < end:
-            for state in engine.link_states():  # fill every queue and a little more
-                for _ in range(16 - sum(state.depth) + 1):
+            for device in range(1, DEVICES + 1):  # about 1.5 times what one core can do
+                for _ in range(ASKED_PER_TICK):
                     number += 1
-                    engine.submit(_item(int(state.name[1:]), number, Priority.SCHEDULED))
-            await asyncio.sleep(0.05)
+                    engine.submit(_item(device, number, Priority.SCHEDULED))
+            await asyncio.sleep(TICK_S)
             if not cpu and counts["values"] > 50_000:
                 memory = _resident_mb()
                 counts["values"], cpu, begin = 0, time.process_time(), time.monotonic()
@@ -274,7 +274,7 @@ def run(quick: bool = False) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder, _far_end("modbus") as port:
         home = Path(folder)
         bare_cpu, bare_values = asyncio.run(_pymodbus(int(port), seconds))
-        cpu, values = asyncio.run(_paced(int(port), home / "paced", seconds))
+        cpu, values, asked = asyncio.run(_paced(int(port), home / "paced", seconds))
         fast = asyncio.run(_full_speed(int(port), home / "fast", seconds))
     with tempfile.TemporaryDirectory() as folder, _far_end("meters") as name:
         least, took = asyncio.run(_serial(name, Path(folder) / "serial", 1 if quick else 4))
@@ -287,8 +287,8 @@ def run(quick: bool = False) -> list[Row]:
             f"bare pymodbus loop, no decoding, no store: {bare:.1f} ms", ours / bare, "<= 0.8",
         ),
         _row(
-            "values kept of those asked at that pace", 100 * values / (DEVICES * VALUES * round(seconds)), "%", "asked",
-            values / (DEVICES * VALUES * round(seconds)), ">= 0.99",
+            "values kept of those asked at that pace", 100 * values / asked, "%", "asked",
+            values / asked, ">= 0.99",
         ),
         _row("full speed, wire to journal: values a second of one core", per_core, "1/s", "150,000 values/s",
              per_core / 150_000, ">= 1"),

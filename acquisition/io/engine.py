@@ -141,7 +141,8 @@ class Engine:
 
     def submit(self, item: WorkItem) -> asyncio.Future[Outcome]:
         """Queue an item. The same key twice gives the same future; every refusal is an outcome, never an exception."""
-        pending = self._pending.get(item.key)
+        key = item.key
+        pending = self._pending.get(key)
         if pending is not None:
             return pending
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
@@ -153,7 +154,7 @@ class Engine:
             if self._on_outcome is not None:
                 self._on_outcome(item, outcome)
             return future
-        self._pending[item.key] = future
+        self._pending[key] = future
         owner.submit(item)
         if item.priority <= Priority.EVENT:
             owner.urge()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from typing import Protocol
 
@@ -18,5 +19,10 @@ class ExchangeFactory(Protocol):
 
 def open_exchange(device: Device, profile: Profile, item: WorkItem, credentials: Credentials) -> Exchange:
     """The conversation for `item`. UsageError when the profile has no means for the item's duty."""
-    factory: ExchangeFactory = importlib.import_module(f".{profile.protocol}", __package__).open_exchange
-    return factory(device, profile, item, credentials)
+    return _factory(profile.protocol)(device, profile, item, credentials)
+
+
+@functools.cache
+def _factory(protocol: str) -> ExchangeFactory:
+    factory: ExchangeFactory = importlib.import_module(f".{protocol}", __package__).open_exchange
+    return factory

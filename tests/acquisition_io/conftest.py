@@ -124,7 +124,8 @@ def kit() -> SimpleNamespace:
     """The makers above."""
     return SimpleNamespace(
         ToyExchange=ToyExchange, MemorySink=MemorySink, PROFILE=PROFILE, device=make_device, station=make_station,
-        item=make_item, line=make_line, Entry=Entry, clock=SystemClock(), credentials=lambda device: Credentials(),
+        item=make_item, line=make_line, Entry=lambda item, now_s: Entry(item, item.key, now_s), clock=SystemClock(),
+        credentials=lambda device: Credentials(),
     )  # fmt: skip
 
 
