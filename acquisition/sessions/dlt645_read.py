@@ -29,6 +29,7 @@ _DEPTH: Final = {"06": 62, "04": 254}
 # a meter without freezes is read this soon after midnight, or the day's reading is not what it says
 FREEZE_WITHIN_US: Final = 3_600 * US
 _MAX_FREEZES: Final = 400
+_SEARCH: Final = 8  # readings of freeze times to find one freeze
 _SOURCES: Final = {
     Duty.LIVE: Source.LIVE,
     Duty.PARAMETER: Source.PARAMETER,
@@ -230,17 +231,32 @@ def _find(
         number = int(items[0][6:8], 16) or 1
         return number, (yield from _freeze_time(exchange, kind, number))
     step = _RHYTHM_S[kind] * US
-    number = (exchange.now_us - label_us) // step + 1
-    for _ in range(3):
-        if not 1 <= number <= _DEPTH[kind]:
+    guess = (exchange.now_us - label_us) // step + 1
+    low, high = 1, min(guess + 1, _DEPTH[kind])  # one more: the meter's clock may have passed the next freeze already
+    guess = min(guess, high)
+    empty = False
+    for _ in range(_SEARCH):
+        if not low <= guess <= high:
             break
-        taken_us = yield from _freeze_time(exchange, kind, number)
+        try:
+            taken_us = yield from _freeze_time(exchange, kind, guess)
+        except Missing as missing:
+            if missing.silent or low == guess or (empty and low == 1):
+                raise
+            # fewer freezes than days (power was off): look at the newest, then between
+            empty, high = True, guess - 1
+            guess = low
+            continue
         apart = taken_us - label_us
         if abs(apart) < step // 2:
-            if apart:  # a freeze taken late (power was off at midnight) belongs to its own instant
+            if apart:  # taken late: it belongs to its own instant
                 exchange.reason = f"freeze of {local(label_us)} taken at {local(taken_us)}"
-            return number, taken_us
-        number += round(apart / step)
+            return guess, taken_us
+        if apart > 0:
+            low = guess + 1
+        else:
+            high = guess - 1
+        guess = max(low, min(high, guess + round(apart / step)))
     raise Missing(f"the meter has no freeze of {local(label_us)}", final=exchange.now_us - label_us > DAY_US)
 
 
