@@ -1,8 +1,7 @@
 """Modbus conversations: reading (live, daily, parameters, probe). Control is in `modbus_control`.
 
-Whatever can be prepared is prepared once: the reads of a (map, items) and their decode tables are shared by all devices
-of a kind, request bytes by all devices of one unit number. What a device taught us (a refused address, a read that was
-too long, where its SunSpec block lies) is kept for a day in `MEMORY`, so it is asked once and not each cycle.
+Whatever can be prepared is prepared once: reads and decode tables (`modbus_plan`) for all devices of a kind, request
+bytes for all devices of one unit number (`protocols.modbus.wire`).
 """
 
 from __future__ import annotations
@@ -19,22 +18,20 @@ from numpy.typing import NDArray
 from ...model.devices import Credentials, Device
 from ...model.lang import tr
 from ...model.quality import Source
-from ...model.quantities import by_name
-from ...model.readings import I2, I4, ParameterValue, ReadingBatch, Samples
+from ...model.readings import ParameterValue, ReadingBatch, Samples
 from ...model.times import business_day, day_start_us
 from ...model.work import Duty, Exchange, ItemFault, Outcome, Request, Status, WorkItem
 from ...protocols.common.errors import UsageError
 from ...protocols.common.framer import NeedMore
 from ...protocols.modbus.crc import crc16
 from ...protocols.modbus.frame import ReplyFramer
-from ...protocols.modbus.gather import Gather
-from ...protocols.modbus.grouping import Read, group
-from ...protocols.modbus.maps import Register, RegisterMap, load_map
+from ...protocols.modbus.grouping import Read
+from ...protocols.modbus.maps import Register, load_map
 from ...protocols.modbus.sunspec import ModelSearch
 from ...protocols.modbus.wire import Framing, Wire, check_unit, exception_text, read_wire
 from ..profile import Profile
+from .modbus_plan import MEMORY, Decoder, Plan, plan_for, points, sources
 
-_DAY_US: Final = 86_400_000_000
 # A meter without freezes is read this soon after the label, or the day's reading is not what it says (domain 3.2).
 _FREEZE_WITHIN_US: Final = 3_600_000_000
 _SPLIT_ON: Final = (2, 3)
@@ -45,97 +42,6 @@ _REFUSALS_AT_ONCE: Final = 16
 _VOLTAGE_V: Final = (50.0, 500.0)
 
 _transactions = count(1)
-
-
-class Learned:
-    """What one device taught: refused values with exception codes, places where reads must be cut, SunSpec base."""
-
-    __slots__ = ("base", "cuts", "plans", "refused", "since_us")
-
-    def __init__(self, since_us: int) -> None:
-        self.since_us = since_us
-        self.cuts: set[tuple[int, int]] = set()
-        self.refused: dict[str, int] = {}
-        self.base: int | None = None
-        self.plans: dict[tuple[str, ...], Plan] = {}
-
-
-class Memory:
-    """Learned facts by device, bounded, forgotten after a day (the meter may have been exchanged)."""
-
-    def __init__(self, limit: int = 65_536) -> None:
-        self._limit = limit
-        self._entries: dict[tuple[int, str, str], Learned] = {}
-
-    def get(self, key: tuple[int, str, str], now_us: int) -> Learned | None:
-        """What is known and not too old."""
-        entry = self._entries.get(key)
-        if entry is not None and now_us - entry.since_us > _DAY_US:
-            del self._entries[key]
-            return None
-        return entry
-
-    def learn(self, key: tuple[int, str, str], now_us: int) -> Learned:
-        """The entry to write to; plans made from older knowledge are dropped."""
-        entry = self.get(key, now_us)
-        if entry is None:
-            if len(self._entries) >= self._limit:
-                del self._entries[next(iter(self._entries))]
-            entry = self._entries[key] = Learned(now_us)
-        entry.plans.clear()
-        return entry
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self._entries.clear()
-
-
-MEMORY: Final = Memory()
-
-
-class Plan:
-    """The reads of one list of items of one map, and how their joined answers become arrays."""
-
-    __slots__ = ("gather", "missing", "quantity", "reads", "refused", "zeros")
-
-    def __init__(self, regmap: RegisterMap, items: tuple[str, ...], learned: Learned | None = None) -> None:
-        rows = regmap.by_name
-        refused = learned.refused if learned else {}
-        self.missing = tuple(i for i in items if i not in rows)
-        self.refused = {i: refused[i] for i in items if i in refused}
-        wanted = [rows[i] for i in items if i in rows and i not in refused]
-        wanted += [rows[name] for name in {r.sf for r in wanted if r.sf}]
-        holes = [rows[i] for i in refused]
-        self.reads = group(wanted, regmap.blocks, regmap.max_registers, learned.cuts if learned else (), holes)
-        self.gather = _gather(self.reads, regmap)
-        names = by_name()
-        self.quantity: I2 = np.array([names[r.name].id if r.name in names else 0 for r in self.gather.registers], "i2")
-        self.zeros: I2 = np.zeros(len(self.quantity), np.int16)
-        for shared in (self.quantity, self.zeros):
-            shared.setflags(write=False)
-
-
-def _gather(reads: tuple[Read, ...], regmap: RegisterMap) -> Gather:
-    return Gather(reads, regmap.not_available, {name: q.decimals for name, q in by_name().items()})
-
-
-@lru_cache(maxsize=1024)
-def _plan(map_name: str, items: tuple[str, ...]) -> Plan:
-    return Plan(load_map(map_name), items)
-
-
-@lru_cache(maxsize=256)
-def _sources(source: Source, n: int) -> I2:
-    array: I2 = np.full(n, source, np.int16)
-    array.setflags(write=False)
-    return array
-
-
-@lru_cache(maxsize=65_536)
-def _points(point: int, n: int) -> I4:
-    array: I4 = np.full(n, point, np.int32)
-    array.setflags(write=False)
-    return array
 
 
 @lru_cache(maxsize=65_536)
@@ -353,19 +259,20 @@ class ReadExchange(ModbusExchange):
                 )
                 continue
             self._read = read
-            address = self._base + self.offset + read.address
-            return read_wire(self._framing, self._unit, read.function, address, read.count)
+            try:
+                address = self._base + self.offset + read.address
+                return read_wire(self._framing, self._unit, read.function, address, read.count)
+            except UsageError as error:  # the offset, or a SunSpec chain, leads outside the address space
+                self._fault_read(read, str(error))
+                self._read = None
         return None
 
     def _begin(self, now_us: int) -> None:
         learned = MEMORY.get(self._memory_key, now_us)
         if learned is None or not (learned.cuts or learned.refused):
-            self._plan = _plan(self._map.name, self._items)
+            self._plan = plan_for(self._map.name, self._items)
         else:
-            plan = learned.plans.get(self._items)
-            if plan is None:
-                plan = learned.plans[self._items] = Plan(self._map, self._items, learned)
-            self._plan = plan
+            self._plan = MEMORY.plan(learned, self._map, self._items)
         if self._plan.missing or self._plan.refused:
             self._known_faults(self._plan)
         if self._duty in (Duty.DAILY, Duty.MONTHLY) and self._label(now_us) is None:
@@ -490,17 +397,13 @@ class ReadExchange(ModbusExchange):
         assert self._plan is not None
         plan, answers = self._plan, self._answers
         if len(answers) == 1 == len(plan.reads) and answers[0][0] is plan.reads[0]:
-            return self._deliver(plan.gather, plan.quantity, plan.zeros, answers[0][1])
-        data = b"".join([payload for _, payload in answers])
+            return self._deliver(plan.decoder, answers[0][1])
         reads = tuple(read for read, _ in answers)
-        if reads == plan.reads:
-            return self._deliver(plan.gather, plan.quantity, plan.zeros, data)
-        gather = _gather(reads, self._map)
-        names = by_name()
-        quantity: I2 = np.array([names[r.name].id if r.name in names else 0 for r in gather.registers], np.int16)
-        return self._deliver(gather, quantity, np.zeros(len(quantity), np.int16), data)
+        decoder = plan.decoder if reads == plan.reads else Decoder(reads, self._map)
+        return self._deliver(decoder, b"".join([payload for _, payload in answers]))
 
-    def _deliver(self, gather: Gather, quantity: I2, quality: I2, data: bytes) -> ReadingBatch:
+    def _deliver(self, decoder: Decoder, data: bytes) -> ReadingBatch:
+        gather, quantity, quality = decoder.gather, decoder.quantity, decoder.quality
         value = gather.values(data)
         if self._duty is Duty.PARAMETER:
             return self._parameters(gather.registers, value)
@@ -514,8 +417,8 @@ class ReadExchange(ModbusExchange):
             self._check_voltage(gather.registers, value)
         time_us = np.empty(n, np.int64)
         time_us.fill(self._stamp())
-        point = _points(self._device.points[0].id, n)
-        source = _sources(_SOURCE[self._duty], n)
+        point = points(self._device.points[0].id, n)
+        source = sources(_SOURCE[self._duty], n)
         return ReadingBatch(received_us=self._at_us, samples=Samples(time_us, point, quantity, value, quality, source))
 
     def _stamp(self) -> int:

@@ -51,6 +51,7 @@ class ControlExchange(ModbusExchange):
         self._action: ControlAction = item.action
         self._write = self._written(device)
         self._state_at = self._place()
+        read_wire(self._framing, self._unit, self._state_at[0], self._state_at[1] + self.offset, 1)
         self._stage = _Stage.BEFORE
         self._sent = False
         self._acknowledged: bool | None = None
@@ -75,7 +76,10 @@ class ControlExchange(ModbusExchange):
                     f"设备 {device.name}: 设备档没有第 {self._action.round} 轮 {kind} 的写操作",
                 )
             )
-        write_wire(self._framing, self._unit, *entry)
+        function, address, value = entry
+        write_wire(
+            self._framing, self._unit, function, address + self.offset, value
+        )  # a UsageError comes here, not later
         return entry
 
     def _place(self) -> tuple[int, int]:

@@ -11,7 +11,7 @@ import pytest
 
 from fuhe.acquisition.profile import ControlPlan, Profile, ReadPlan, Timing
 from fuhe.acquisition.sessions import open_exchange
-from fuhe.acquisition.sessions.modbus import MEMORY, Plan
+from fuhe.acquisition.sessions.modbus_plan import MEMORY, Plan
 from fuhe.model.control import ActionKind, ControlAction
 from fuhe.model.devices import Credentials, Device, Point
 from fuhe.model.quality import Source
@@ -167,6 +167,17 @@ def test_offset_and_unit_of_the_address() -> None:
 def test_addresses_that_cannot_be_are_refused(address: str, framing: str) -> None:
     with pytest.raises(UsageError):
         open_exchange(device(framing, address), profile(), work(), Credentials())
+
+
+def test_an_offset_that_leads_outside_fails_the_items_and_raises_nothing() -> None:
+    exchange = open_exchange(
+        device(address="1@-100"), profile(), work(items=("voltage_a", "combined_active_total")), Credentials()
+    )
+    outcome = talk(exchange, Meter())
+    assert outcome.status is Status.PARTIAL and [f.item for f in outcome.faults] == ["voltage_a"]
+    with pytest.raises(UsageError):
+        order = work(Duty.CONTROL, action=action())
+        open_exchange(device(address="1@-100"), profile(control=COILS), order, Credentials())
 
 
 def test_one_illegal_address_fails_that_item_only_and_is_remembered() -> None:

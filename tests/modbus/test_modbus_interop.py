@@ -13,7 +13,7 @@ from pymodbus.simulator import DataType, SimData, SimDevice
 
 from fuhe.acquisition.profile import ControlPlan, Profile, Timing
 from fuhe.acquisition.sessions import open_exchange
-from fuhe.acquisition.sessions.modbus import MEMORY
+from fuhe.acquisition.sessions.modbus_plan import MEMORY
 from fuhe.model.control import ActionKind, ControlAction
 from fuhe.model.devices import Credentials, Device, Point
 from fuhe.model.quantities import by_name
