@@ -23,6 +23,8 @@ CHINESE_FONTS: Final = (
     "Noto Sans CJK SC", "Source Han Sans SC", "Source Han Sans CN", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei",
     "Microsoft YaHei", "PingFang SC", "SimHei", "Noto Sans SC", "AR PL UMing CN",
 )  # fmt: skip
+# A load curve that does not start at zero makes every load look like a cliff.
+FROM_ZERO: Final = frozenset({"kW", "kvar", "kVA", "A"})
 INK, GRID, ACCENT, WARM, FAINT = "#1d2b3a", "#dde3ea", "#0b5fa5", "#c8690f", "#9fb3c8"
 DAYS: Final = ("#0b5fa5", "#c8690f", "#2e7d4f", "#8e4a9e", "#b3343c", "#5b6b7b", "#1a9aa0")
 
@@ -80,7 +82,7 @@ def terminal_curve(
         ruler = figure.ruler("x")
         ruler.lim(0, 24)
         ruler.ticks(list(range(0, 25, 4)), [f"{h:02d}:00" for h in range(0, 25, 4)])
-        low, high = _limits(traces)
+        low, high = _limits(traces, unit)
         scale = figure.ruler("y")
         scale.lim(low, high)
         levels = np.linspace(low, high, 5).tolist()
@@ -93,13 +95,13 @@ def terminal_curve(
     return text if colour else "\n".join(line.rstrip() for line in plotext.uncolorize(text).splitlines()) + "\n"
 
 
-def _limits(traces: Sequence[Trace]) -> tuple[float, float]:
-    """Bottom and top of the value axis: from zero for a load, close around the values where zero is far away."""
+def _limits(traces: Sequence[Trace], unit: str) -> tuple[float, float]:
+    """Bottom and top of the value axis: from zero for a load, close around the values for voltages and the like."""
     every = np.concatenate([t.value[np.isfinite(t.value)] for t in traces] or [np.zeros(0)])
     if not len(every):
         return 0.0, 1.0
     low, high = float(every.min()), float(every.max())
-    if low > 0 and (high - low) < 0.2 * high:
+    if unit not in FROM_ZERO and low > 0 and (high - low) < 0.2 * high:
         pad = max((high - low) * 0.3, abs(high) * 0.001)
         return low - pad, high + pad
     low, high = min(low, 0.0), max(high, 0.0)
@@ -189,7 +191,7 @@ def curve_png(
             last = i == len(traces) - 1
             colour = DAYS[0] if last else DAYS[1 + i % (len(DAYS) - 1)]
             _line(axes, trace, colour, bold=last, fill=len(traces) == 1)
-        axes.set_ylim(*_limits(traces))
+        axes.set_ylim(*_limits(traces, unit))
         _peak(axes, traces[-1], unit)
         bottom.set_xlim(0, 24)
         bottom.set_xticks(range(0, 25, 2), [f"{h:02d}:00" for h in range(0, 25, 2)])
