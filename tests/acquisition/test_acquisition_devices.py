@@ -90,7 +90,7 @@ def lists(draw: st.DrawFn) -> tuple[Device, ...]:
 
 
 @given(lists())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_round_trip_both_ways(devices: tuple[Device, ...]) -> None:
     data = export_devices(devices)
     again = parse(data)
@@ -101,7 +101,7 @@ def test_round_trip_both_ways(devices: tuple[Device, ...]) -> None:
 
 
 @given(st.binary(max_size=300) | st.text(max_size=200).map(lambda t: (HEAD + t).encode("utf-8", "replace")))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_any_input_ends_in_devices_or_faults(data: bytes) -> None:
     result = parse(data)
     assert not (result.devices and result.faults)

@@ -61,7 +61,7 @@ def test_runs_against_a_slow_loop(rows: list[list[bool]]) -> None:
 
 
 @given(masks, st.lists(st.integers(1, 3), min_size=6, max_size=6))
-@settings(max_examples=150)
+@settings(max_examples=60)
 def test_gaps_cover_exactly_the_missing_slots_with_the_fewest_requests(
     rows: list[list[bool]], owners: list[int]
 ) -> None:
