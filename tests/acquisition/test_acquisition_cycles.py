@@ -241,7 +241,7 @@ async def test_bounded_waits_while_too_much_is_in_flight() -> None:
     items = [
         WorkItem(device=i, duty=Duty.LIVE, priority=Priority.LIVE, expires_s=1.0) for i in range(5)
     ]  # fmt: skip
-    task = asyncio.create_task(bounded(engine, in_flight=2)(items))
+    task = asyncio.ensure_future(bounded(engine, in_flight=2)(items))
     for expected in (2, 3, 4, 5):
         for _ in range(5):
             await asyncio.sleep(0)
