@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import os
+from datetime import timedelta
 from pathlib import Path
 
 import yaml
@@ -70,7 +71,17 @@ def _has_secret(device: DeviceSpec) -> bool:
 
 
 def devices_csv(simulation: Simulation) -> str:
-    """The device list, one row a device, sorted by name."""
+    """The device list, one row a device, sorted by name.
+
+    Every device is marked `simulated=1` (a production master refuses to control it) and `since` the first whole day
+    that it has in memory, so that nothing older is missed.
+    """
+    marks = {"simulated": "1"}
+    if simulation.scenario.past_days:
+        marks["since"] = str(
+            from_us(simulation.start_us).astimezone(BUSINESS_ZONE).date()
+            - timedelta(days=simulation.scenario.past_days)
+        )
     rows = []
     for device in sorted(simulation.scenario.devices, key=lambda d: d.name):
         rows.append(
@@ -88,7 +99,7 @@ def devices_csv(simulation: Simulation) -> str:
                 "wiring": device.wiring,
                 "enabled": "yes" if device.enabled else "no",
                 "secret": device.name if _has_secret(device) else "",
-                "options": ";".join(f"{k}={v}" for k, v in sorted(device.options.items())),
+                "options": ";".join(f"{k}={v}" for k, v in sorted({**marks, **device.options}.items())),
             }
         )
     return _csv(DEVICE_COLUMNS, rows)
