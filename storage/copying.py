@@ -20,11 +20,12 @@ PG_EPOCH_US: Final = 946_684_800_000_000  # 2000-01-01 UTC, the zero of timestam
 PG_EPOCH_DAY: Final = 10_957  # the zero of date, in days since 1970
 _HEAD: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _END: Final = b"\xff\xff"
-_OID: Final = {"int2": 21, "int4": 23, "int8": 20}
+_OID: Final = {"int2": 21, "int4": 23, "int8": 20, "float4": 700}
 _KIND: Final = {
     "int2": ">i2",
     "int4": ">i4",
     "int8": ">i8",
+    "float4": ">f4",
     "float8": ">f8",
     "timestamptz": ">i8",
     "date": ">i4",

@@ -147,6 +147,7 @@ class Journal:
         self._failing_until: float | None = None
         self._closing = False
         self._held: int | None = None
+        self.known = False  # set by the writer once the database's position was found to be one of ours
         try:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.id = self._identity()

@@ -174,13 +174,14 @@ class JournalWriter:
             ).fetchone()
         assert row is not None
         at = Position(*row)
-        if self._at is None and at > self._journal.end_at_open:
+        if not self._journal.known and at > self._journal.end_at_open:
             # The directory is an older copy put back: its next records would look committed. Under a new name all of
             # it is written again, which is harmless.
             log.warning("the journal is behind the database (restored copy?): it is written again from its start")
             self._journal.rename()
             self.close()
             return self._connected()
+        self._journal.known = True
         self._at = at
         self._journal.release(at)
         return connection
@@ -285,7 +286,7 @@ class JournalWriter:
         days = (both & 0xFFFF_FFFF) - (1 << 31)
         near = (days > -100_000) & (days < 100_000)  # a date the database can hold
         connection.execute("SELECT pg_advisory_xact_lock_shared(%s)", (DIRTY_LOCK,))
-        connection.execute(DIRTY, ((both >> 32)[near].tolist(), days[near].tolist()))
+        connection.execute(DIRTY, [_array_text(both[near] >> 32), _array_text(days[near])])
 
     @staticmethod
     def _write_events(
@@ -321,3 +322,8 @@ class JournalWriter:
                 ],
             )
             counted.parameters += cursor.rowcount
+
+
+def _array_text(values: np.ndarray[Any, Any]) -> str:
+    """An integer array in the server's notation (much quicker than adapting a list)."""
+    return "{" + ",".join(map(str, values.tolist())) + "}"

@@ -44,7 +44,7 @@ DECLARE
 BEGIN
     IF EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb') THEN
         EXECUTE format('CREATE TABLE sample (%s)', columns);
-        EXECUTE format('CREATE TABLE curve_day (%s) WITH (fillfactor = 70)', days);
+        EXECUTE format('CREATE TABLE curve_day (%s) WITH (fillfactor = 50)', days);
         PERFORM create_hypertable('sample', by_range('time', INTERVAL '1 day'), create_default_indexes => false);
         PERFORM create_hypertable('curve_day', by_range('day', INTERVAL '30 days'), create_default_indexes => false);
         ALTER TABLE sample SET (timescaledb.compress, timescaledb.compress_segmentby = 'point',
@@ -90,7 +90,7 @@ BEGIN
     END IF;
     EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING DEFAULTS INCLUDING CONSTRAINTS)', name, parent);
     IF parent = 'curve_day' THEN
-        EXECUTE format('ALTER TABLE %I SET (fillfactor = 70)', name);
+        EXECUTE format('ALTER TABLE %I SET (fillfactor = 50)', name);
     END IF;
     EXECUTE format('WITH moved AS (DELETE FROM %I WHERE %I >= %L AND %I < %L RETURNING *) INSERT INTO %I SELECT * FROM moved',
                    parent || '_default', field, low, field, high, name);
