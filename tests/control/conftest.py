@@ -52,6 +52,11 @@ class FakeRound:
     blocked: bool = False
 
 
+FACTS = DeviceFacts(
+    can_control=True, has_protection=True, has_clock=True, has_setpoint=False, keys_ok=True, model_known=True
+)
+
+
 @dataclass
 class FakeDevice:
     """One terminal; `mode`: good, silent (acts, never answers), dead (neither), refuse, stuck (answers, never acts),
@@ -61,9 +66,7 @@ class FakeDevice:
     base_kw: float
     mode: str = "good"
     reads: str = "good"
-    facts: DeviceFacts = DeviceFacts(
-        can_control=True, has_protection=True, has_clock=True, has_setpoint=False, keys_ok=True, model_known=True
-    )
+    facts: DeviceFacts = FACTS
     protected: bool | None = False
     online: bool | None = True
     clock_offset_s: float | None = 1.0
