@@ -12,8 +12,6 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Final
 
-import msgspec
-
 from ...model.control import ControlAnswer
 from ...model.devices import Credentials, Device
 from ...model.lang import tr
@@ -295,16 +293,6 @@ def expected_bytes(di: str, version: str) -> int:
     if tariffs:
         return item.size * (1 + TYPICAL_TARIFFS) // (1 + tariffs)
     return min(item.size or UNKNOWN_BYTES, 196)
-
-
-def reason_of(value: Value | None) -> str:
-    """Why a value cannot be used."""
-    return "no data" if value is None else value.invalid or "no data"
-
-
-def replaced(value: Value, **changes: object) -> Value:
-    """A value with some fields changed."""
-    return msgspec.structs.replace(value, **changes)
 
 
 def open_exchange(device: Device, profile: Profile, item: WorkItem, credentials: Credentials) -> Exchange:
