@@ -107,7 +107,7 @@ class Arbiter:
         """Return an entry that was taken (an exchange that stepped aside); it held its place, so no bound applies."""
         self._add(entry, front=front)
 
-    def take(self, now_s: float, *, only_control: bool = False) -> Entry | None:
+    def take(self, *, only_control: bool = False) -> Entry | None:
         """The next entry, or None. Expired ones are the caller's to sweep first (`expire`)."""
         for rank, cls in enumerate(self._classes):
             if only_control and rank:

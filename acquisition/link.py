@@ -277,7 +277,7 @@ class Line:
     def _next(self, now_s: float, now_us: int) -> tuple[Station, bytes] | None:
         self._step_aside(now_s)
         while True:  # ends: each round takes an item out of the bounded queue, or sends
-            entry = self._running or self._start(now_s, now_us)
+            entry = self._running or self._start(now_s)
             if entry is None or entry.exchange is None or self._station is None:
                 return None
             request = entry.exchange.next_request(now_us)
@@ -299,19 +299,18 @@ class Line:
             self.counters.tx_bytes += len(request.data)
             return station, request.data
 
-    def _start(self, now_s: float, now_us: int) -> Entry | None:
-        entry = self.arbiter.take(now_s, only_control=self.held)
-        if entry is None:
-            return None
-        station = self.stations[entry.item.device]
-        if entry.exchange is None:
-            try:
-                entry.exchange = self.open_exchange(station, entry.item)
-            except FuheError as error:
-                self._end(entry, Outcome(status=Status.CANCELLED, reason=str(error)))
-                return self._start(now_s, now_us)
-        self._running, self._station, self._slice_began_s = entry, station, now_s
-        return entry
+    def _start(self, now_s: float) -> Entry | None:
+        while (entry := self.arbiter.take(only_control=self.held)) is not None:
+            station = self.stations[entry.item.device]
+            if entry.exchange is None:
+                try:
+                    entry.exchange = self.open_exchange(station, entry.item)
+                except FuheError as error:
+                    self._end(entry, Outcome(status=Status.CANCELLED, reason=str(error)))
+                    continue
+            self._running, self._station, self._slice_began_s = entry, station, now_s
+            return entry
+        return None
 
     def _step_aside(self, now_s: float) -> None:
         """Between two transactions: control first; a long exchange lets other devices in when its slice is used up."""

@@ -11,15 +11,15 @@ from fuhe.acquisition.arbiter import Arbiter, Entry
 from fuhe.model.work import Priority
 
 
-def take(arbiter: Arbiter, now_s: float = 0.0) -> Entry:
-    entry = arbiter.take(now_s)
+def take(arbiter: Arbiter) -> Entry:
+    entry = arbiter.take()
     assert entry is not None
     return entry
 
 
 def drain(arbiter: Arbiter) -> list[Entry]:
     taken = []
-    while (entry := arbiter.take(0.0)) is not None:
+    while (entry := arbiter.take()) is not None:
         taken.append(entry)
     return taken
 
@@ -44,7 +44,7 @@ def test_a_slow_device_gets_its_share_of_time_not_of_turns(kit: Any) -> None:
     cost = {1: 1.0, 2: 0.1}
     now, turns = 0.0, {1: 0, 2: 0}
     while now < 50.0:
-        entry = take(arbiter, now)
+        entry = take(arbiter)
         turns[entry.item.device] += 1
         now += cost[entry.item.device]
         arbiter.charge(entry.item.device, cost[entry.item.device])
@@ -112,7 +112,7 @@ def test_random_use_never_exceeds_the_bound_nor_loses_an_entry(kit: Any) -> None
             if accepted:
                 inside.add(entry.key)
         else:
-            taken = arbiter.take(float(n))
+            taken = arbiter.take()
             if taken:
                 inside.remove(taken.key)
                 arbiter.charge(taken.item.device, rng.random())

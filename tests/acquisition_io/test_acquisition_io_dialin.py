@@ -14,10 +14,8 @@ from fuhe.acquisition.io.engine import Engine
 from fuhe.acquisition.io.metrics import EngineMetrics
 from fuhe.acquisition.io.transports.base import Guard
 from fuhe.acquisition.io.transports.dialin import DialInServer
-from fuhe.acquisition.profile import Profile, Timing
-from fuhe.model.quality import Quality, Source
-from fuhe.model.readings import ReadingBatch, samples_from_rows
-from fuhe.model.work import Outcome, Priority, Request, Status, WorkItem
+from fuhe.acquisition.profiles import builtin_profiles
+from fuhe.model.work import Priority, Status
 from fuhe.protocols.dlt645.frame import Frame, Framer, make_frame
 
 
@@ -56,62 +54,18 @@ def test_heartbeats_and_repeated_registrations_are_not_line_bytes() -> None:
     assert strip_text(b"\x68HB\x16", texts) == b"\x68HB\x16"
 
 
-class VoltageExchange:
-    """Reads DI 02010100 (voltage of phase A) of one meter."""
-
-    def __init__(self, address: str, point: int) -> None:
-        self.address, self.point = address, point
-        self.framer = Framer()
-        self.value: float | None = None
-        self.over = False
-
-    def next_request(self, now_us: int) -> Request | None:
-        if self.over:
-            return None
-        self.over = True
-        frame = make_frame(self.address, 0x11, bytes.fromhex("00010102"))
-        return Request(data=frame.encode(4), reply_bytes=18)
-
-    def receive(self, data: bytes, now_us: int) -> bool:
-        self.framer.feed(data)
-        for _ in range(100):
-            event = self.framer.next_event()
-            if isinstance(event, Frame) and event.from_meter and event.address == self.address:
-                self.value = int(event.data[5:3:-1].hex()) / 10
-                return True
-            if not hasattr(event, "count"):
-                return False
-        return False
-
-    def silence(self, now_us: int) -> None:
-        self.framer.expire()
-
-    def outcome(self, now_us: int) -> Outcome:
-        if self.value is None:
-            return Outcome(status=Status.SILENT)
-        rows = [(now_us, self.point, 1, self.value, int(Quality.A), int(Source.LIVE))]
-        return Outcome(status=Status.DONE, batch=ReadingBatch(received_us=now_us, samples=samples_from_rows(rows)))
-
-
 def meter_reply(request: Frame, volts: int) -> bytes:
     data = request.data + bytes.fromhex(f"{volts * 10:04d}")[::-1]
     return make_frame(request.address, 0x91, data).encode(0)
 
 
-async def test_dlt645_meters_behind_a_modem_that_dials_in(kit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def open_voltage(device: Any, profile: Profile, item: WorkItem, credentials: Any) -> VoltageExchange:
-        return VoltageExchange(device.address, device.points[0].id)
-
-    monkeypatch.setattr("fuhe.acquisition.io.engine.open_exchange", open_voltage)
-    profile = Profile(
-        name="toy", title_en="", title_zh="", protocol="dlt645", timing=Timing(reply_timeout_s=1.0, inter_byte_s=0.2)
-    )
+async def test_dlt645_meters_behind_a_modem_that_dials_in(kit: Any) -> None:
     link = LinkConfig(name="field", kind="listen-tcp", turnaround_ms=1, baud=115200)
     plain = [kit.device(n, "field", line="line7" if n < 3 else "line8") for n in (1, 2, 3)]
-    devices = [msgspec.structs.replace(d, address=f"{d.id:012d}") for d in plain]
+    devices = [msgspec.structs.replace(d, address=f"{d.id:012d}", profile="dlt645-2007-3p4w") for d in plain]
     sink = kit.MemorySink()
     engine = Engine(
-        [link], devices, {"toy": profile}, kit.credentials, sink, kit.clock, lambda: True, seed=1, gather_s=0.01
+        [link], devices, builtin_profiles(), kit.credentials, sink, kit.clock, lambda: True, seed=1, gather_s=0.01
     )  # read-only: reading must still work
     await engine.start()
 
@@ -133,7 +87,7 @@ async def test_dlt645_meters_behind_a_modem_that_dials_in(kit: Any, monkeypatch:
     texts = (b"REG:line7\r\n", b"HBREG:line8")
     modems = [asyncio.create_task(modem(text)) for text in texts]
     await until(lambda: sum(s.up for s in engine.link_states()) == 3)
-    outcomes = await asyncio.gather(*(engine.submit(kit.item(n)) for n in (1, 2, 3)))
+    outcomes = await asyncio.gather(*(engine.submit(kit.item(n, items=("02010100",))) for n in (1, 2, 3)))
     assert [o.status for o in outcomes] == [Status.DONE] * 3
     values = {int(p): float(v) for b in sink.batches for p, v in zip(b.samples.point, b.samples.value, strict=True)}
     assert values == {1: 221.0, 2: 222.0, 3: 223.0}
@@ -143,7 +97,7 @@ async def test_dlt645_meters_behind_a_modem_that_dials_in(kit: Any, monkeypatch:
 
     again = asyncio.create_task(modem(texts[0]))  # the modem redials: the older connection is dropped
     await asyncio.wait_for(modems[0], 5)
-    assert (await engine.submit(kit.item(2))).status is Status.DONE
+    assert (await engine.submit(kit.item(2, items=("02010100",)))).status is Status.DONE
     await engine.stop()
     await asyncio.wait_for(asyncio.gather(again, modems[1]), 5)
 

@@ -11,9 +11,11 @@ from itertools import count
 from random import Random
 from typing import Any
 
-from fuhe.acquisition.link import HALF_OPEN_REQUESTS, Line, LinePolicy, State
+from fuhe.acquisition.link import HALF_OPEN_REQUESTS, Line, LinePolicy, State, Station
+from fuhe.acquisition.quarantine import Quarantine
 from fuhe.model.control import ActionKind, ControlAction
-from fuhe.model.work import Duty, Outcome, Priority, Status, WorkItem
+from fuhe.model.work import Duty, Exchange, Outcome, Priority, Status, WorkItem
+from fuhe.protocols.common.errors import UsageError
 
 BYTE_S = 11 / 9600
 
@@ -287,3 +289,32 @@ def test_a_refused_write_ends_the_item_and_not_the_line(kit: Any) -> None:
     world = World(line)
     world.run(5.0)
     assert world.done[0][2].status is Status.DONE and line.counters.refused_writes == 1
+
+
+def test_items_that_cannot_be_asked_are_answered_one_by_one(kit: Any) -> None:
+    def opener(station: Station, item: WorkItem) -> Exchange:
+        raise UsageError("the profile has no means for this duty")
+
+    line = Line("line", LinePolicy(queue_items=5000), opener, Quarantine(Random(1)))
+    line.set_stations({1: kit.station(1)}, 0)
+    line.up(0.0)
+    for n in range(5000):  # more than Python would recurse
+        line.submit(kit.item(1, items=(str(n),)), 0.0)
+    assert line.poll(0.0, 0) is None
+    assert {o.status for _, o in line.finished} == {Status.CANCELLED} and len(line.finished) == 5000
+    assert "no means" in line.finished[0][1].reason
+
+
+def test_a_gateway_that_answers_for_a_silent_device_does_not_keep_it_out_of_quarantine(kit: Any) -> None:
+    class Gateway(kit.ToyExchange):  # type: ignore[misc]
+        def outcome(self, now_us: int) -> Outcome:
+            return Outcome(status=Status.SILENT)
+
+    line = kit.line(1)
+    line.open_exchange = lambda station, item: Gateway(station.device, item, 1, 0)
+    line.up(0.0)
+    world = World(line)
+    for n in range(2):
+        world.submit(kit.item(1, items=("1", str(n))))
+    world.run(5.0)
+    assert line.counters.replies == 2 and line.quarantine.holds(1)
