@@ -271,7 +271,7 @@ def test_report_page_is_whole_escaped_and_in_the_language(language: str) -> None
 
 
 def test_a_share_below_one_is_never_shown_as_whole() -> None:
-    kw = full(1.0, 3000)
+    kw = full(1.0, 30)
     kw[0, 0] = np.nan
     page = build_day_report(DayReport(table=table_of(kw), title="t", made_us=0))
     assert "99.9 %" in page.split("Completeness")[1][:200]
