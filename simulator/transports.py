@@ -287,7 +287,8 @@ class DialBus(_SocketBus):
                 continue
             while not self._gone.is_set():
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._gone.wait(), self.heartbeat_s)
+                    async with asyncio.timeout(self.heartbeat_s):  # wait_for could swallow our own cancellation
+                        await self._gone.wait()
                 if not self._gone.is_set() and self.heartbeat:
                     self._beat()
             await asyncio.sleep(self.retry_s)
