@@ -179,7 +179,7 @@ def _forms(server: EmbeddedServer, points: int) -> list[Row]:
             for name in (table, sql.Identifier("part")):
                 cursor.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(name))
             shape = "(day date, point int4, quantity int2, base int8, vals {}[]"
-            make = sql.SQL("CREATE TABLE {} " + shape + ", PRIMARY KEY (day, quantity, point)) WITH (fillfactor = 70)")
+            make = sql.SQL("CREATE TABLE {} " + shape + ", PRIMARY KEY (day, quantity, point)) WITH (fillfactor = 50)")
             cursor.execute(make.format(table, sql.SQL(kind)))
             rows = layout.rows(points)
             rows["day"] = (DAY - date(1970, 1, 1)).days - PG_EPOCH_DAY
@@ -212,7 +212,7 @@ def _forms(server: EmbeddedServer, points: int) -> list[Row]:
             assert values.shape == (points, n)
             per_value = size[0] / (points * n)
             out += [
-                _row(f"{title}: size with key, fill factor 70", per_value, "bytes/value"),
+                _row(f"{title}: size with key, fill factor 50", per_value, "bytes/value"),
                 _row(f"{title}: a day written", points * n / write_s, "values/s"),
                 _row(f"{title}: rows merged (4 new slots or 96, the row is written whole)", points / merge_s, "rows/s"),
                 _row(f"{title}: a day read as one array", points * n / read_s, "values/s"),
