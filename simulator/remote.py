@@ -52,6 +52,11 @@ class Remote:
             "clock": lambda _: {"now_us": self._simulation.clock.now_us(), "start_us": self._simulation.start_us},
         }
 
+    @property
+    def operations(self) -> tuple[str, ...]:
+        """Names of everything that can be asked."""
+        return tuple(self._ops)
+
     async def start(self) -> None:
         """Listen on 127.0.0.1."""
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, limit=MAX_LINE)
