@@ -13,7 +13,6 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import sql
-from psycopg.conninfo import make_conninfo
 
 from fuhe.storage.config import StorageConfig
 from fuhe.storage.database import Database
@@ -58,7 +57,11 @@ def database_name(pg_server: EmbeddedServer) -> Iterator[str]:
 @pytest.fixture
 def server_url(pg_server: EmbeddedServer, database_name: str) -> Callable[[str], str]:
     """`server_url(role)`: connection string to the test's database as fuhe (superuser), fuhe_owner or fuhe_app."""
-    return lambda role="fuhe_app": make_conninfo(pg_server.conninfo(role, database_name))
+
+    def url(role: str = "fuhe_app") -> str:
+        return pg_server.conninfo(role, database_name)
+
+    return url
 
 
 @pytest.fixture

@@ -26,7 +26,8 @@ START = Position(0, 0)
 
 
 def payloads(journal: Journal, after: Position = START) -> list[bytes]:
-    found, at = [], after
+    found: list[bytes] = []
+    at = after
     for _ in range(1000):
         some, at = journal.read(at, 1 << 16)
         if not some:

@@ -227,7 +227,7 @@ def test_embedded_database_from_the_configuration(home: Path, area: Path, cluste
         with Database.open(config) as database:
             assert database.embedded
             for role in ("app", "owner"):
-                with database.connect(role) as connection:  # type: ignore[arg-type]
+                with database.connect(role) as connection:
                     assert connection.execute("SELECT current_user, current_setting('timezone')").fetchone() == (
                         f"fuhe_{role}",
                         "UTC",

@@ -84,8 +84,8 @@ def test_hypertables_take_the_same_readings(config: StorageConfig, tmp_path: Pat
             owner.execute("SELECT compress_chunk(c) FROM show_chunks('sample') c")
         with database.connect(autocommit=True) as connection:
             assert len(load_samples(connection, range(1, 51), [1], START, START + 1)) == 50
-            value, quality = load_curve_day(connection, DAY, [1, 2], [1])
-            assert value[0, :6].tolist() == [220.0] * 4 + [221.0] * 2
+            values, quality = load_curve_day(connection, DAY, [1, 2], [1])
+            assert values[0, :6].tolist() == [220.0] * 4 + [221.0] * 2
             assert quality[0, :6].tolist() == [0, 0, 1, 1, 0, 0]
         late = JournalWriter(database, journal, now_us=lambda: START)
         journal.append(encode_batches([batch(220.0)])).result(10)

@@ -235,7 +235,7 @@ def test_merging_equals_a_slow_reference(
     writer.drain_all()
     value, quality = load_curve_range(db, DAY - timedelta(days=1), DAY + timedelta(days=4), [1, 2, 3], [VOLTAGE])
     found = {
-        (p + 1, s - 96): (float(value[p, s]), int(quality[p, s]))
+        (p + 1, int(s) - 96): (float(value[p, s]), int(quality[p, s]))
         for p in range(3)
         for s in np.flatnonzero(np.isfinite(value[p]))
     }
