@@ -440,7 +440,7 @@ def restored(conn: Conn, now_us: int, command_id: int, seen: Seen, config: Contr
         return command
     since = to_us(command.released_at) if command.released_at else act_us(command)
     kw = _now_kw(command, seen, config, since)
-    text = load_is_back(before_kw=command.before_kw, now_kw=kw, switch=seen.switch)
+    text = load_is_back(before_kw=command.before_kw, now_kw=kw, round_kw=command.round_kw, switch=seen.switch)
     if text is None:
         late = now_us - since > config.restore_reminder_s * US
         words = tr("not collected: call the customer", "未合闸: 致电用户") if late else command.attention

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import psycopg
 import pytest
+from argon2 import PasswordHasher
 
 from fuhe.control import accounts, audit, commands, orders, plans, proposals, rounds
 from fuhe.control.audit import Actor
@@ -66,6 +67,7 @@ class FakeDevice:
     base_kw: float
     mode: str = "good"
     reads: str = "good"
+    mute_after: bool = False
     facts: DeviceFacts = FACTS
     protected: bool | None = False
     online: bool | None = True
@@ -121,6 +123,8 @@ class FakeField:
                 relay.blocked = False
                 if not device.manual_close:
                     relay.open = False
+        if device.mute_after:
+            device.reads, device.mute_after = "none", False
         if self.crash_after(action):
             raise Crash
         self.tick()
@@ -232,9 +236,9 @@ class World:
             rows.append(
                 {
                     "seq": seq, "measure": "trip", "level": "IV", "group": "A", "customer": device, "device": device,
-                    "round": number, "reducible_kw": kw, "limit_kw": 0, "security_kw": 500 if device == "alpha" else 100,
-                    "class": "N", "contact": "0531-1", "notice": "sms", "last_test": "2026-09-01", "importance": number,
-                    "supply": "single",
+                    "round": number, "reducible_kw": kw, "limit_kw": 0,
+                    "security_kw": 500 if device == "alpha" else 100, "class": "N", "contact": "0531-1",
+                    "notice": "sms", "last_test": "2026-09-01", "importance": number, "supply": "single",
                 }
             )  # fmt: skip
         edit(rows)
@@ -334,6 +338,12 @@ class World:
         self.kill(self.executor)
         self.conn.close()
         self._eyes.close()
+
+
+@pytest.fixture(autouse=True)
+def cheap_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same argon2id with small parameters: hashing is not what these tests are about."""
+    monkeypatch.setattr(accounts, "_HASHER", PasswordHasher(time_cost=1, memory_cost=64, parallelism=1))
 
 
 @pytest.fixture

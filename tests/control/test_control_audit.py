@@ -33,7 +33,7 @@ def test_sound_chain_and_every_kind_of_break(db: psycopg.Connection[Any]) -> Non
     records = fill(db, 8)
     assert verify(records) == (8, None)
     for i, record in enumerate(records):
-        for field in ("time_us", "actor", "role", "session", "workstation", "action", "object", "before", "after", "reason", "result", "prev_hash", "hash"):  # fmt: skip
+        for field in (f.name for f in dataclasses.fields(Record) if f.name != "seq"):
             value = getattr(record, field)
             changed = value + 1 if isinstance(value, int) else value + "x"
             broken = [*records[:i], dataclasses.replace(record, **{field: changed}), *records[i + 1 :]]

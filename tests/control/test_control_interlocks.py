@@ -42,7 +42,10 @@ FAILS: dict[int, list[dict[str, object]]] = {
         {"plan_to_us": NOW}, {"plan_from_us": NOW + 1}, {"order_number": ""},
     ],
     2: [{"customer_class": "P"}, {"server_protected": True}, {"switch": replace(SWITCH, protected=True)}],
-    3: [{"round_kw": 400.1}, {"pending_kw": 101.0}, {"p_min15_kw": 500.0}, {"has_setpoint": True, "setpoint_kw": 700.0}],
+    3: [
+        {"round_kw": 400.1}, {"pending_kw": 101.0}, {"p_min15_kw": 500.0},
+        {"has_setpoint": True, "setpoint_kw": 700.0},
+    ],
     5: [{"trips_today": 4}, {"last_restored_us": NOW - 59 * 60 * US}, {"max_hours_day": 2.0, "hours_today": 2.0}],
     6: [{"tag": "people at work"}],
     7: [{"not_before_us": NOW + 1}, {"not_after_us": NOW}],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -109,10 +108,11 @@ def test_the_database_itself_refuses_shortcuts(world: Any, state: str) -> None:
         return
     with pytest.raises(psycopg.errors.RaiseException, match="DRAFT"):
         world.conn.execute(
-            "INSERT INTO command (device_seq, environment, state, order_id, proposal_id, position, plan_id, plan_row, "
-            "device_id, round, customer, expected_kw, round_kw, floor_kw, not_before, not_after, created_at, changed_at) "
-            "SELECT 99, environment, %s, order_id, proposal_id, position, plan_id, plan_row, device_id, round, customer, "
-            "1, 1, 1, not_before, not_after, created_at, changed_at FROM command WHERE id = %s",
+            "INSERT INTO command (device_seq, environment, state, order_id, proposal_id, position, plan_id, "
+            "plan_row, device_id, round, customer, expected_kw, round_kw, floor_kw, not_before, not_after, "
+            "created_at, changed_at) "
+            "SELECT 99, environment, %s, order_id, proposal_id, position, plan_id, plan_row, device_id, round, "
+            "customer, 1, 1, 1, not_before, not_after, created_at, changed_at FROM command WHERE id = %s",
             (state, c.id),
         )
 
@@ -128,7 +128,12 @@ def test_database_refuses_sent_without_interlocks_or_audit_and_a_moved_target(wo
     passed = "[" + ",".join(f'{{"number":{n},"verdict":"pass","overridden":false}}' for n in range(1, 17)) + "]"
     with pytest.raises(psycopg.errors.RaiseException, match="audit"):
         world.conn.execute(send.format(f", interlocks = '{passed}'"), (c.id,))
-    for bad in (passed.replace('"number":16', '"number":15'), passed.replace('"number":3,"verdict":"pass","overridden":false', '"number":3,"verdict":"fail","overridden":true'), passed.replace('"number":8,"verdict":"pass","overridden":false', '"number":8,"verdict":"fail","overridden":true')):  # fmt: skip
+    good3, good8 = (f'"number":{n},"verdict":"pass","overridden":false' for n in (3, 8))
+    for bad in (
+        passed.replace('"number":16', '"number":15'),
+        passed.replace(good3, '"number":3,"verdict":"fail","overridden":true'),
+        passed.replace(good8, '"number":8,"verdict":"fail","overridden":true'),
+    ):
         with pytest.raises(psycopg.errors.RaiseException, match="interlocks"):
             world.conn.execute(send.format(f", interlocks = '{bad}'"), (c.id,))
     with pytest.raises(psycopg.errors.RaiseException, match="target"):
@@ -159,6 +164,7 @@ def test_override_needs_dispatcher_and_second_and_8_9_11(world: Any) -> None:
 
 
 async def test_freeze_by_one_lift_by_two(world: Any) -> None:
+    await world.step()
     made = world.ready()
     freeze.freeze(world.conn, world.now_us, world.people["guard"], "smoke")
     world.execute(made)
@@ -229,7 +235,10 @@ def test_plan_checks_of_8_4(world: Any) -> None:
 
     plan = plans.import_plan(conn, now, p["inside"], world.plan_csv(spoil), world.header)
     faults = "\n".join(plans.check_plan(plan, plans.plan_rows(conn, plan.id), now_us=now, max_test_days=365))
-    for expected in ("110 %", "protected", "no contact", "live test", "class S", "dual", "under-frequency", "nothing to reduce", "before round"):  # fmt: skip
+    for expected in (
+        "110 %", "protected", "no contact", "live test", "class S", "dual", "under-frequency", "nothing to reduce",
+        "before round",
+    ):  # fmt: skip
         assert expected in faults, (expected, faults)
     with pytest.raises(UsageError, match="not fit"):
         plans.advance_plan(conn, now, p["guard"], plan.id, "review", max_test_days=365)
@@ -238,7 +247,8 @@ def test_plan_checks_of_8_4(world: Any) -> None:
 def test_rounds_import_is_all_or_nothing_and_keeps_tags(world: Any) -> None:
     p, conn, now = world.people, world.conn, world.now_us
     with pytest.raises(UsageError, match=r"row 2.*\n.*row 3"):
-        rounds.import_rounds(conn, now, p["inside"], b"device,round,description,importance,typical_kw,last_test\nx,1,,1,5,\nalpha,0,,1,5,\n")  # fmt: skip
+        head = b"device,round,description,importance,typical_kw,last_test\n"
+        rounds.import_rounds(conn, now, p["inside"], head + b"x,1,,1,5,\nalpha,0,,1,5,\n")
     assert rounds.rounds(conn) == []
     rounds.import_rounds(conn, now, p["inside"], world.rounds_csv())
     rounds.set_tag(conn, now, p["guard"], world.alpha, 1, "people at work", "ticket 5")
@@ -250,11 +260,14 @@ def test_rounds_import_is_all_or_nothing_and_keeps_tags(world: Any) -> None:
 def test_order_needs_a_true_repeat_back_by_somebody_else(world: Any) -> None:
     conn, now, dispatcher, guard = world.conn, world.now_us, world.people["dispatcher"], world.people["guard"]
     end = from_us(now) + timedelta(hours=2)
-    order = orders.receive(conn, now, dispatcher, orders.Received(
-        number="D-9", issuer="province", area="east", level="I", gap_kw=100.0, start_at=from_us(now), end_at=end))  # fmt: skip
-    say = lambda who, **k: orders.confirm(
-        conn, now, who, order.id, **({"number": "D-9", "gap_kw": 100.0, "end_at": end} | k)
+    received = orders.Received(
+        number="D-9", issuer="province", area="east", level="I", gap_kw=100.0, start_at=from_us(now), end_at=end
     )
+    order = orders.receive(conn, now, dispatcher, received)
+
+    def say(who: Actor, **said: Any) -> orders.Order:
+        return orders.confirm(conn, now, who, order.id, **({"number": "D-9", "gap_kw": 100.0, "end_at": end} | said))
+
     with pytest.raises(UsageError, match="second person"):
         say(dispatcher)
     for wrong in ({"number": "D-8"}, {"gap_kw": 110.0}, {"end_at": end + timedelta(minutes=1)}):
@@ -294,7 +307,7 @@ def test_sessions_idle_end_and_hide_the_token(world: Any, tmp_path: Path) -> Non
     path = tmp_path / "state" / "session"
     accounts.save_token(path, token)
     assert accounts.load_token(path) == token and path.stat().st_mode & 0o777 == 0o600
-    os.chmod(path, 0o644)
+    path.chmod(0o644)
     with pytest.raises(UsageError, match="others"):
         accounts.load_token(path)
     accounts.disable(conn, now, world.people["root"], "guard")

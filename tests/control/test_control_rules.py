@@ -153,10 +153,12 @@ def test_unknown_is_resolved_by_state_only() -> None:
 
 
 def test_load_is_back() -> None:
-    assert load_is_back(before_kw=100.0, now_kw=50.0, switch=None)
-    assert not load_is_back(before_kw=100.0, now_kw=49.9, switch=None)
-    assert load_is_back(before_kw=None, now_kw=None, switch=CLOSED)
-    assert not load_is_back(before_kw=0.0, now_kw=0.0, switch=None)
+    opened = SwitchState(time_us=0, open=True)
+    back = lambda before, now, switch=None: load_is_back(before_kw=before, now_kw=now, round_kw=100.0, switch=switch)  # noqa: E731
+    assert back(100.0, 50.0) and not back(100.0, 49.9)
+    assert back(1000.0, 950.0) and not back(1000.0, 949.0), "other load hides the round"
+    assert back(None, None, CLOSED) and not back(100.0, 100.0, opened)
+    assert not back(0.0, 0.0)
 
 
 def test_pickup_factor_bounds() -> None:
