@@ -33,8 +33,10 @@ from ..acquisition.profiles import load_profiles
 from ..control.executor import NORMAL, Executor
 from ..model.devices import Device
 from ..model.lang import tr
+from ..model.times import business_day
 from ..model.work import Outcome, WorkItem
 from ..protocols.common.errors import FuheError, LinkError, UsageError
+from ..storage import partitions
 from ..storage import state as states
 from ..storage.database import Database
 from ..storage.devices import load_devices
@@ -51,6 +53,7 @@ from .modes import Mode, ModeKeeper
 from .recalls import Recalls
 from .requests import RequestServer
 from .secrets import SecretBook
+from .supervision import Supervision
 
 log = logging.getLogger(__name__)
 
@@ -92,10 +95,25 @@ def profile_directory(config: Config) -> Path | None:
     return directory if directory.is_dir() else None
 
 
+def upkeep(database: Database, config: Config) -> None:
+    """Partitions of the next days made, those behind the retention dropped, TimescaleDB's policies as configured."""
+    today = business_day(time.time_ns() // 1000)
+    try:
+        partitions.make_ahead(database, today)
+        partitions.set_policies(database, config.storage)
+        dropped = partitions.drop_old(database, today, config.storage.raw_retention_days)
+    except (psycopg.Error, LinkError) as error:
+        log.warning("upkeep put off: %s", error)
+        return
+    if dropped:
+        log.info("retention: partitions dropped", extra={"partitions": dropped})
+
+
 def run(config: Config, ready: Callable[[], None] = lambda: None) -> None:
     """Run until SIGTERM or SIGINT. FuheError: could not start, nothing is left running."""
     with sole_daemon(config.data_dir), contextlib.ExitStack() as stack:
         database = stack.enter_context(Database.open(config.storage))
+        upkeep(database, config)
         journal = Journal(
             journal_directory(config),
             segment_bytes=config.journal.segment_mb << 20,
@@ -147,6 +165,7 @@ class Daemon:
         )
         self._field = EngineField(self._engine, self._live, self._clock, lambda d: self._secrets.knows(d))
         self._recalls = Recalls(database, self._engine, config.cycles, self._clock)
+        self._supervision = Supervision(database, self._engine, self._field, self._clock)
         self._scheduler = CycleScheduler(
             self._submit, now_us=self._clock.now_us, now_s=self._clock.monotonic_s, sleep=self._clock.sleep
         )
@@ -186,6 +205,7 @@ class Daemon:
                     ("recall", self._recalls.run()),
                     ("requests", self._requests.run()),
                     ("control", self._control()),
+                    ("supervision", self._supervision.run()),
                     ("report", self._report(health)),
                 )
             ]
@@ -251,6 +271,7 @@ class Daemon:
         self._scheduler.replace(build_cycles(devices, self._profiles, self._config.cycles))
         if self._config.cycles.gap_scan_s:
             self._scheduler.every("gap-scan", self._config.cycles.gap_scan_s, self._recalls.scan)
+        self._scheduler.every("upkeep", 6 * 3600, lambda: asyncio.to_thread(upkeep, self._database, self._config))
 
     # -- work ---------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,75 @@
+"""One-minute supervision (domain 8.13): from a confirmed order on, candidates are read so often that control may trust.
+
+Reads power of every round of the active plan each minute and the clock each quarter of an hour (interlocks 9 and 10
+need both fresh), and keeps reading what is cut until it is restored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import psycopg
+
+from ..acquisition.io.clock import Clock
+from ..acquisition.io.engine import Engine
+from ..model.work import Duty, Priority, WorkItem
+from ..protocols.common.errors import LinkError
+from ..storage.database import Database
+from .field import EngineField
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 3.0
+POWER_S = 60.0
+CLOCK_S = 900.0
+
+CANDIDATES = """
+SELECT DISTINCT r.device_id FROM order_ o
+JOIN plan p ON p.area = o.area AND p.status = 'active' JOIN plan_row r ON r.plan_id = p.id
+WHERE o.state IN ('CONFIRMED', 'PLANNED', 'APPROVED', 'NOTIFYING', 'ACTIVE', 'CHANGING', 'RELEASING')
+UNION
+SELECT device_id FROM command
+WHERE state NOT IN ('CANCELLED', 'REJECTED', 'EXPIRED', 'FAILED', 'ABANDONED', 'SUPERSEDED', 'CLOSED')
+"""
+
+
+class Supervision:
+    """Submits the reads; run it as a task. A device that publishes by itself (no LIVE duty) just answers CANCELLED."""
+
+    def __init__(self, database: Database, engine: Engine, field: EngineField, clock: Clock) -> None:
+        self._database, self._engine, self._field, self._clock = database, engine, field, clock
+        self._power_s: dict[int, float] = {}
+        self._clock_s: dict[int, float] = {}
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            try:
+                self._submit(await asyncio.to_thread(self._candidates))
+            except (psycopg.Error, LinkError) as error:
+                log.warning("supervision: the database is away: %s", error)
+            await self._clock.sleep(LOOK_S)
+
+    def _candidates(self) -> list[int]:
+        with self._database.connect(autocommit=True) as connection:
+            return [row[0] for row in connection.execute(CANDIDATES)]
+
+    def _submit(self, devices: list[int]) -> None:
+        now_s = self._clock.monotonic_s()
+        for last in (self._power_s, self._clock_s):
+            for gone in last.keys() - set(devices):
+                del last[gone]
+        for device in devices:
+            if now_s - self._power_s.get(device, -POWER_S) >= POWER_S:
+                self._power_s[device] = now_s
+                self._read(device, Duty.LIVE, now_s)
+            facts = self._field.facts(device)
+            if facts is not None and facts.has_clock and now_s - self._clock_s.get(device, -CLOCK_S) >= CLOCK_S:
+                self._clock_s[device] = now_s
+                self._read(device, Duty.CLOCK, now_s)
+
+    def _read(self, device: int, duty: Duty, now_s: float) -> None:
+        self._engine.submit(
+            WorkItem(device=device, duty=duty, priority=Priority.EVENT, expires_s=now_s + POWER_S, forced=True)
+        )
