@@ -1,72 +1,33 @@
 """Schema migrations: `migrations/NNNN_name.sql`, plain SQL run in order by Alembic, one transaction a file.
 
-Alembic keeps the book (table `alembic_version`) and the chain; the files themselves are the revisions, so that a
-reader sees exactly the SQL that runs. No alembic.ini, no current directory: works from the installed package.
+Alembic (upgrade.py) is only loaded when something is missing: importing it takes longer than all the rest of a start.
 """
 
 from __future__ import annotations
 
-import logging
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Final
 
 import psycopg
-import sqlalchemy
-from alembic.config import Config
-from alembic.runtime.environment import EnvironmentContext
-from alembic.runtime.migration import MigrationContext
-from alembic.script import Script, ScriptDirectory
-
-from ..model.lang import tr
-from ..protocols.common.errors import UsageError
-
-log = logging.getLogger(__name__)
 
 FOLDER: Final = Path(__file__).parent / "migrations"
 LOCK: Final = 0x6675_6865  # advisory lock number of a migration, "fuhe"
 _NAME: Final = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql")
 
 
-def _revision(path: Path, number: str, previous: str | None) -> Script:
-    def upgrade() -> None:
-        from alembic import op
-
-        connection: Any = op.get_bind().connection.driver_connection
-        connection.execute(path.read_bytes())
-
-    module = ModuleType(f"migration_{number}")
-    module.revision = number  # type: ignore[attr-defined]
-    module.down_revision = previous  # type: ignore[attr-defined]
-    module.upgrade = upgrade  # type: ignore[attr-defined]
-    module.__doc__ = path.stem
-    return Script(module, number, str(path))
-
-
-class SqlScripts(ScriptDirectory):
-    """Alembic's script directory whose revisions are the SQL files, each following the one before it by number."""
-
-    def _load_revisions(self) -> Iterator[Script]:
-        previous = None
-        for path in sorted(Path(self.dir).glob("*.sql")):
-            found = _NAME.fullmatch(path.name)
-            if not found:
-                raise ValueError(f"{path.name}: migrations are called NNNN_name.sql")
-            yield _revision(path, found[1], previous)
-            previous = found[1]
+def revisions() -> dict[str, Path]:
+    """Number -> file of every migration this program knows, ascending."""
+    files = sorted(FOLDER.glob("*.sql"))
+    wrong = [p.name for p in files if not _NAME.fullmatch(p.name)]
+    if wrong:
+        raise ValueError(f"{', '.join(wrong)}: migrations are called NNNN_name.sql")
+    return {p.name[:4]: p for p in files}
 
 
 def head() -> str:
     """Number of the newest migration this program knows."""
-    return SqlScripts(str(FOLDER)).get_current_head() or ""
-
-
-def _engine(conninfo: str) -> sqlalchemy.Engine:
-    return sqlalchemy.create_engine(
-        "postgresql+psycopg://", creator=lambda: psycopg.connect(conninfo), poolclass=sqlalchemy.pool.NullPool
-    )
+    return max(revisions())
 
 
 def current(connection: psycopg.Connection[Any]) -> str | None:
@@ -79,37 +40,9 @@ def current(connection: psycopg.Connection[Any]) -> str | None:
 
 def migrate(conninfo: str) -> list[str]:
     """Bring the database to `head`, under an advisory lock; returns the numbers applied. Nothing half-way."""
-    scripts = SqlScripts(str(FOLDER))
-    applied: list[str] = []
-    engine = _engine(conninfo)
-    try:
-        with engine.connect() as connection:
-            connection.exec_driver_sql(f"SELECT pg_advisory_lock({LOCK})")
-            connection.commit()
-            now = MigrationContext.configure(connection).get_current_revision()
-            connection.rollback()
-            if now is not None and now not in {s.revision for s in scripts.walk_revisions()}:
-                raise UsageError(
-                    tr(
-                        f"the database is at migration {now}, newer than this program: install the newer fuhe",
-                        f"数据库的迁移版本 {now} 比本程序新：请安装新版 fuhe",
-                    )
-                )
+    with psycopg.connect(conninfo) as connection:
+        if current(connection) == head():
+            return []
+    from .upgrade import upgrade
 
-            def steps(revision: Any, _: MigrationContext) -> list[Any]:
-                found = scripts._upgrade_revs("head", revision)
-                applied.extend(str(step.revision.revision) for step in found)
-                return list(found)
-
-            with EnvironmentContext(Config(), scripts, fn=steps) as environment:
-                environment.configure(connection=connection, transaction_per_migration=True)
-                with environment.begin_transaction():
-                    environment.run_migrations()
-            connection.commit()
-            connection.exec_driver_sql(f"SELECT pg_advisory_unlock({LOCK})")
-            connection.commit()
-    finally:
-        engine.dispose()
-    if applied:
-        log.info("database migrated: %s", ", ".join(applied))
-    return applied
+    return upgrade(conninfo)
