@@ -21,6 +21,7 @@ from ..model.devices import Device
 from ..model.work import Outcome, WorkItem
 from ..protocols.common.errors import LinkError
 from ..storage.database import Database
+from ..storage.recall import release_leases
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -42,6 +43,7 @@ class Recalls:
         self._flying: dict[int, RecallRow] = {}
         self._settled: list[tuple[RecallRow, Outcome]] = []
         self._wake = asyncio.Event()
+        self._taken_over = False
         self.last_scan: ScanResult | None = None
 
     def set_devices(self, devices: Sequence[Device], profiles: Mapping[str, Profile]) -> None:
@@ -108,11 +110,27 @@ class Recalls:
         room = self._config.recall_batch - len(self._flying)
         if room <= self._config.recall_batch // 2 or self._engine.full:
             return
+        if not self._taken_over and not await self._take_over():
+            return
         now_us, now_s = self._clock.now_us(), self._clock.monotonic_s()
         items = await self._in_thread(lambda: self._recaller_now().due(now_us, now_s, room))
         for row, item in items or ():
             self._flying[row.id] = row
             self._engine.submit(item)
+
+    async def _take_over(self) -> bool:
+        """Once, before the first lease: what a killed daemon had on its lines is asked now, not when leases run out."""
+
+        def release() -> int:
+            self._recaller_now()
+            assert self._connection is not None
+            return release_leases(self._connection)
+
+        count = await self._in_thread(release)
+        self._taken_over = count is not None
+        if count:
+            log.info("%d recall items of the run before are due again", count)
+        return self._taken_over
 
     def _recaller_now(self) -> Recaller:
         """In the thread: the recaller of the archive in force, on an open connection."""

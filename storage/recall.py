@@ -101,6 +101,16 @@ def finish_recall(connection: Connection, item: RecallItem) -> None:
         connection.commit()
 
 
+def release_leases(connection: Connection) -> int:
+    """Leases of a daemon that is no more: its items are due again as they were; returns how many. Commits."""
+    count = connection.execute(
+        "UPDATE recall_item SET leased_us = NULL, updated = now() WHERE state = 'open' AND leased_us IS NOT NULL"
+    ).rowcount
+    if not connection.autocommit:
+        connection.commit()
+    return count
+
+
 def expire_recalls(connection: Connection, now_us: int, reason: str) -> int:
     """Open items past the device's memory become lost; returns how many. Commits."""
     count = connection.execute(
