@@ -143,9 +143,13 @@ class Executor:
     def _open(self) -> Conn:
         if self._conn is None or self._conn.closed:
             conn = self._connect()
-            if not scalar(conn, "SELECT pg_try_advisory_lock(%s)", (LEASE,)):
+            try:
+                mine = scalar(conn, "SELECT pg_try_advisory_lock(%s)", (LEASE,))
+                if not mine:
+                    raise LinkError(tr("another daemon holds the control lease", "另一守护进程持有控制权"))
+            except BaseException:
                 conn.close()
-                raise LinkError(tr("another daemon holds the control lease", "另一守护进程持有控制权"))
+                raise
             self._conn = conn
         return self._conn
 

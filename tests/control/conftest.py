@@ -168,6 +168,8 @@ PLAN_COLUMNS = (*plans.REQUIRED, *plans.OPTIONAL)
 class World:
     """Everything a scenario needs; the clock only moves by `pass_`."""
 
+    crash = Crash
+
     def __init__(self, database: Database) -> None:
         self.database = database
         self.conn = database.connect("app", autocommit=True)
