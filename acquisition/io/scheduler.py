@@ -59,6 +59,7 @@ class CycleScheduler:
         self._chunk = max(1, chunk)
         self._cycles: dict[str, Cycle] = {}
         self._running: set[asyncio.Task[None]] = set()
+        self._stopping = False
         self._jobs = AsyncIOScheduler(timezone=BUSINESS_ZONE, job_defaults={"coalesce": True, "max_instances": 1})
         self._jobs.add_listener(self._on_event, EVENT_JOB_ERROR | EVENT_JOB_MISSED | EVENT_JOB_MAX_INSTANCES)
         self.counters: dict[str, CycleCounters] = {}
@@ -87,6 +88,7 @@ class CycleScheduler:
 
     async def stop(self) -> None:
         """Stop starting, cancel what runs and wait until it has ended."""
+        self._stopping = True
         if self._jobs.running:
             self._jobs.shutdown(wait=False)
         running = list(self._running)
@@ -132,6 +134,9 @@ class CycleScheduler:
             self._running.add(own)
             try:
                 await task()
+            except asyncio.CancelledError:
+                if not self._stopping:  # our own end is no error of the job, which APScheduler would log
+                    raise
             finally:
                 self._running.discard(own)
 
