@@ -313,8 +313,13 @@ class World:
     def states(self) -> list[str]:
         return [str(c.state) for c in self.all()]
 
-    def pass_(self, seconds: float) -> None:
-        """Time passes; every device is metered at its end, people stay logged in."""
+    def pass_(self, seconds: float, *, alpha_base_kw: float | None = None, stale: bool = False) -> None:
+        """Time passes and every device is metered at its end; before, alpha's load changes or its metering stops."""
+        device = self.field.devices.get(getattr(self, "alpha", 0))
+        if device is not None and alpha_base_kw is not None:
+            device.base_kw = alpha_base_kw
+        if device is not None and stale:
+            device.stale_since_us = self.now_us
         self.now_us += round(seconds * US)
         self.field.tick()
 

@@ -35,7 +35,7 @@ def test_sound_chain_and_every_kind_of_break(db: psycopg.Connection[Any]) -> Non
     for i, record in enumerate(records):
         for field in (f.name for f in dataclasses.fields(Record) if f.name != "seq"):
             value = getattr(record, field)
-            changed = value + 1 if isinstance(value, int) else value + "x"
+            changed: Any = value + 1 if isinstance(value, int) else value + "x"
             broken = [*records[:i], dataclasses.replace(record, **{field: changed}), *records[i + 1 :]]
             found = verify(broken)[1]
             assert found is not None and found.seq == record.seq, field

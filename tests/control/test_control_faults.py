@@ -27,7 +27,8 @@ async def begin(world: Any, gap_kw: float = 450.0) -> list[Command]:
 
 def of(world: Any, device: int) -> Command:
     """The command to a device."""
-    return next(c for c in world.all() if c.device_id == device)
+    found: Command = next(c for c in world.all() if c.device_id == device)
+    return found
 
 
 async def test_silent_device_is_unknown_then_resolved_by_reading(world: Any) -> None:
@@ -42,7 +43,8 @@ async def test_silent_device_is_unknown_then_resolved_by_reading(world: Any) -> 
     world.pass_(30)
     await world.step()
     c = of(world, world.alpha)
-    assert c.state is State.VERIFYING and c.acknowledged is None and c.read_back["open"] is True
+    assert c.state is State.VERIFYING and c.acknowledged is None
+    assert c.read_back is not None and c.read_back["open"] is True
     await world.run(180)
     assert of(world, world.alpha).state is State.EFFECTIVE
     assert world.field.trips(world.alpha, 1) == 1
@@ -139,7 +141,7 @@ async def test_reclose_while_held_is_reported(world: Any) -> None:
     assert world.field.trips(world.alpha, 1) == 1, "the daemon never trips again by itself"
 
 
-BLOCKS: dict[str, tuple[int, Callable[[Any], None]]] = {
+BLOCKS: dict[str, tuple[int, Callable[[Any], object]]] = {
     "offline": (10, lambda w: setattr(w.field.devices[w.alpha], "online", False)),
     "clock": (10, lambda w: setattr(w.field.devices[w.alpha], "clock_offset_s", 90.0)),
     "facts": (2, lambda w: setattr(w.field.devices[w.alpha], "facts", None)),
@@ -147,9 +149,9 @@ BLOCKS: dict[str, tuple[int, Callable[[Any], None]]] = {
     "protection not told": (2, lambda w: setattr(w.field.devices[w.alpha], "protected", None)),
     "no state": (9, lambda w: setattr(w.field.devices[w.alpha], "reads", "none")),
     "open already": (13, lambda w: setattr(w.field.devices[w.alpha].rounds[1], "open", True)),
-    "floor": (3, lambda w: (setattr(w.field.devices[w.alpha], "base_kw", 50.0), w.pass_(1))),
+    "floor": (3, lambda w: w.pass_(1, alpha_base_kw=50.0)),
     "tag": (6, lambda w: rounds.set_tag(w.conn, w.now_us, w.people["guard"], w.alpha, 1, "people at work", "ticket")),
-    "stale": (9, lambda w: (setattr(w.field.devices[w.alpha], "stale_since_us", 1), w.pass_(301))),
+    "stale": (9, lambda w: w.pass_(301, stale=True)),
     "environment": (14, lambda w: _owner(w, "UPDATE device SET options = '{}' WHERE id = %s")),
     "broadcast": (12, lambda w: _owner(w, "UPDATE device SET address = '999999999999' WHERE id = %s")),
     "plan changed": (1, lambda w: _owner(w, "UPDATE plan SET rows_hash = 'x' WHERE %s > 0")),
@@ -295,7 +297,7 @@ class Fuse:
 
     def connect(self) -> psycopg.Connection[Any]:
         """A connection whose `execute` counts down."""
-        conn = self.world.database.connect("app", autocommit=True)
+        conn: psycopg.Connection[Any] = self.world.database.connect("app", autocommit=True)
         real = conn.execute
 
         def execute(*args: Any, **kwargs: Any) -> Any:
@@ -304,7 +306,7 @@ class Fuse:
                 raise self.crash
             return real(*args, **kwargs)
 
-        conn.execute = execute
+        conn.execute = execute  # type: ignore[method-assign]
         return conn
 
 
@@ -433,6 +435,7 @@ async def fresh(world: Any) -> None:
     made = proposals.propose(
         world.conn, world.now_us, inside, world.order_id, world.field.power, world.config, commit=True
     )
+    assert made.id is not None
     world.approve(commands.submit_proposal(world.conn, world.now_us, inside, made.id, world.config))
     dispatcher = world.people["dispatcher"]
     customers = [("alpha", "1"), ("beta", "1")]

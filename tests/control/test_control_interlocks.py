@@ -166,7 +166,7 @@ def test_release_and_danger_use_their_own_rows() -> None:
     assert {r.number for r in check_all(release, LIMITS)} == {5, 6, 12, 13, 14, 15, 16}
     assert not failed(check_all(release, LIMITS))
     for change in ({"cause_ended": False}, {"pickup_kw": 1000.1}, {"margin_kw": None}, {"last_trip_us": NOW - 60 * US}):
-        assert failed(check_all(dataclasses.replace(release, **change), LIMITS))  # type: ignore[arg-type]
+        assert failed(check_all(dataclasses.replace(release, **change), LIMITS))
     danger = replace(GOOD, use=Use.DANGER, frozen=True, cause_ended=False, tag="x", last_trip_us=NOW)
     assert {r.number for r in check_all(danger, LIMITS)} == {12, 14} and not failed(check_all(danger, LIMITS))
 

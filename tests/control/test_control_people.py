@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +40,12 @@ def test_drafter_never_approves_and_digits_must_fit(world: Any) -> None:
     made = proposals.propose(
         world.conn, world.now_us, dispatcher, world.order_id, world.field.power, world.config, commit=True
     )
+    assert made.id is not None
     c, *_ = commands.submit_proposal(world.conn, world.now_us, dispatcher, made.id, world.config)
-    approve = lambda who, digits="0012": commands.approve(world.conn, world.now_us, who, c.id, digits, world.config)  # noqa: E731
+
+    def approve(who: Actor, digits: str = "0012") -> commands.Command:
+        return commands.approve(world.conn, world.now_us, who, c.id, digits, world.config)
+
     with pytest.raises(UsageError, match="second person"):
         approve(dispatcher)
     assert refused(world, "command.approve")
@@ -186,7 +190,10 @@ def test_plan_needs_three_people_and_another_for_activation(world: Any) -> None:
     p, conn, now = world.people, world.conn, world.now_us
     rounds.import_rounds(conn, now, p["inside"], world.rounds_csv())
     plan = plans.import_plan(conn, now, p["inside"], world.plan_csv(), world.header)
-    step = lambda who, what: plans.advance_plan(conn, now, p[who], plan.id, what, max_test_days=365)  # noqa: E731
+
+    def step(who: str, what: str) -> plans.Plan:
+        return plans.advance_plan(conn, now, p[who], plan.id, what, max_test_days=365)
+
     with pytest.raises(UsageError, match="second person"):
         step("inside", "review")
     with pytest.raises(UsageError, match="needs reviewed"):
@@ -265,14 +272,14 @@ def test_order_needs_a_true_repeat_back_by_somebody_else(world: Any) -> None:
     )
     order = orders.receive(conn, now, dispatcher, received)
 
-    def say(who: Actor, **said: Any) -> orders.Order:
-        return orders.confirm(conn, now, who, order.id, **({"number": "D-9", "gap_kw": 100.0, "end_at": end} | said))
+    def say(who: Actor, number: str = "D-9", gap_kw: float = 100.0, end_at: datetime = end) -> orders.Order:
+        return orders.confirm(conn, now, who, order.id, number=number, gap_kw=gap_kw, end_at=end_at)
 
     with pytest.raises(UsageError, match="second person"):
         say(dispatcher)
-    for wrong in ({"number": "D-8"}, {"gap_kw": 110.0}, {"end_at": end + timedelta(minutes=1)}):
+    for wrong in (("D-8", 100.0, end), ("D-9", 110.0, end), ("D-9", 100.0, end + timedelta(minutes=1))):
         with pytest.raises(UsageError, match="differs"):
-            say(guard, **wrong)
+            say(guard, *wrong)
     assert orders.get(conn, order.id).state == "RECEIVED"
     assert say(guard).state == "CONFIRMED"
     with pytest.raises(UsageError, match="end must lie"):

@@ -154,7 +154,10 @@ def test_unknown_is_resolved_by_state_only() -> None:
 
 def test_load_is_back() -> None:
     opened = SwitchState(time_us=0, open=True)
-    back = lambda before, now, switch=None: load_is_back(before_kw=before, now_kw=now, round_kw=100.0, switch=switch)  # noqa: E731
+
+    def back(before: float | None, now: float | None, switch: SwitchState | None = None) -> bool:
+        return load_is_back(before_kw=before, now_kw=now, round_kw=100.0, switch=switch) is not None
+
     assert back(100.0, 50.0) and not back(100.0, 49.9)
     assert back(1000.0, 950.0) and not back(1000.0, 949.0), "other load hides the round"
     assert back(None, None, CLOSED) and not back(100.0, 100.0, opened)
