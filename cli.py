@@ -73,3 +73,7 @@ def main() -> None:
         if value in get_args(Lang):
             set_lang(value)  # type: ignore[arg-type]
     root(prog_name="fuhe")
+
+
+if __name__ == "__main__":
+    main()

@@ -25,7 +25,7 @@ DEVICE_COLUMNS = (
     "enabled", "secret", "options",
 )  # fmt: skip
 UNPACED_BAUD = 115_200  # what a master may reckon with where the simulator does not pace
-ROUND_COLUMNS = ("device", "round", "description", "importance", "typical_kw", "last_test")
+ROUND_COLUMNS = ("device", "round", "description", "importance", "typical_kw", "last_test", "manual_reclose")
 
 
 def emit(simulation: Simulation, directory: Path) -> list[Path]:
@@ -147,6 +147,8 @@ def rounds_csv(simulation: Simulation) -> str:
                     "importance": str(part.importance),
                     "typical_kw": _number(part.kw),
                     "last_test": (part.last_test or default).isoformat(),
+                    # a bare coil closes at once; meters and terminals wait for a person at the button
+                    "manual_reclose": "no" if device.profile.startswith("modbus") else "yes",
                 }
             )
     return _csv(ROUND_COLUMNS, rows)
