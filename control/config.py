@@ -13,7 +13,7 @@ class ControlConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     environment: "prod" or "test"; a test daemon commands only devices marked simulated, and the reverse.
     restore_margin_kw: spare margin for restoring when the releasing person names none (None = it must be named).
     unknown_read_s: interval of reading the state of a command nobody answered; supervise_s: of looking at held rounds.
-    anchor_s: interval of writing the audit's count and last hash to data_dir/audit-anchors.jsonl.
+    anchor_s: interval of writing the audit's count and last hash to data_dir/audit-anchor.jsonl.
     """
 
     enabled: bool = True
