@@ -32,10 +32,11 @@ import yaml
 
 from fuhe.model.quality import Source
 from fuhe.model.quantities import by_id, quantity
-from fuhe.model.times import to_us
+from fuhe.model.times import SLOT_15MIN_US, to_us
 from fuhe.protocols.mqtt.payload import parse_readings, split_topic
 from fuhe.storage.config import StorageConfig
 from fuhe.storage.database import Database
+from fuhe.storage.server import EmbeddedServer
 
 from .witness import JournalWitness, Numbers, SampleKey, SlotKey, Tap
 
@@ -43,8 +44,10 @@ FUHE: Final = (sys.executable, "-c", "from fuhe.cli import main; main()")
 READY: Final = '"message":"running"'
 NUMBERS: Final = "numbers"
 ROOT: Final = "fuhe/v1"
+RECALLED: Final = ("a1", "a2", "s1", "s2", "s3")  # meters with load records, whose past the simulator states
 START_LIMIT_S: Final = 120.0
 IN_START: Final = 0.15  # share of the kills that hit a daemon that is still starting
+STUCK: Final = 0.3  # share of the other kills before which the database takes nothing, so that the journal holds much
 FACTOR: Final = {"live": Source.LIVE, "daily": Source.DAILY, "monthly": Source.MONTHLY, "hourly": Source.HOURLY}
 
 
@@ -119,6 +122,7 @@ class Drill:
         self.mosquitto = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
         self.servers: set[int] = set()
         self.starts_s: list[float] = []
+        self.undrained: list[int] = []
         self._stack = contextlib.ExitStack()
         self._daemon: subprocess.Popen[bytes] | None = None
         self._environment = {
@@ -237,6 +241,22 @@ class Drill:
         self._daemon.wait()
         self.journal.look()
         self.servers.add(self.server())
+        with psycopg.connect(self.conninfo()) as connection:
+            row = connection.execute("SELECT segment, position FROM journal_position").fetchone()
+        self.undrained.append(self.journal.behind(row or (0, 0)))
+
+    def conninfo(self, role: str = "fuhe_app") -> str:
+        """The embedded server's socket, without a hold on it: whoever uses this starts and stops nothing."""
+        return EmbeddedServer(self.data / "postgres").conninfo(role)
+
+    @contextlib.contextmanager
+    def database_stuck(self) -> Iterator[None]:
+        """Somebody holds a lock and nothing can be committed; the daemon goes on reading into its journal."""
+        with psycopg.connect(self.conninfo("fuhe_owner")) as connection:
+            connection.execute("LOCK TABLE journal_position IN ROW EXCLUSIVE MODE")
+            connection.execute("SELECT 1 FROM journal_position FOR UPDATE")
+            yield
+            connection.rollback()
 
     def stop(self) -> float:
         """SIGTERM and a good end; seconds it took."""
@@ -278,13 +298,21 @@ class Drill:
     def settle(self, limit_s: float) -> dict[str, int]:
         """Until every published number is stored and no recall item is due or leased; the simulator keeps running."""
         with Database.open(self.storage) as database, database.connect("app", autocommit=True) as connection:
-            point = _points(connection)[NUMBERS]
+            points = _points(connection)
+            slots = self._past_slots()
 
             def left() -> dict[str, int]:
                 stored = _one(
                     connection,
                     "SELECT count(*) FROM sample WHERE point = %s AND quantity = %s",
-                    point, quantity("active_power_total").id,
+                    points[NUMBERS], quantity("active_power_total").id,
+                )  # fmt: skip
+                there = _one(
+                    connection,
+                    "SELECT count(*) FROM curve WHERE point = ANY(%s) AND quantity = %s"
+                    " AND time BETWEEN to_timestamp(%s) AND to_timestamp(%s)",
+                    [points[name] for name in RECALLED], quantity("active_power_total").id,
+                    slots[0] / 1e6, slots[-1] / 1e6,
                 )  # fmt: skip
                 waiting = _one(
                     connection,
@@ -292,13 +320,23 @@ class Drill:
                     " AND (next_us <= %s OR leased_us IS NOT NULL)",
                     time.time_ns() // 1000,
                 )
-                return {"numbers": (self.numbers.published - stored) if self.mosquitto else 0, "recalls": waiting}
+                return {
+                    "numbers": (self.numbers.published - stored) if self.mosquitto else 0,
+                    "recalls": waiting,
+                    "slots": len(slots) * len(RECALLED) - there,
+                }
 
             deadline = time.monotonic() + limit_s
-            while any(found := left().values()) and time.monotonic() < deadline:
+            found = left()
+            while any(found.values()) and time.monotonic() < deadline:
                 time.sleep(0.25)
-            del found
-            return left()
+                found = left()
+            return found
+
+    def _past_slots(self) -> list[int]:
+        """Labels of the quarter-hours of the days that lie wholly behind the start, as the simulator states them."""
+        first = to_us(datetime.fromisoformat(self.truth["first"]))
+        return [first + i * SLOT_15MIN_US for i in range(self.days * 96)]
 
     @property
     def storage(self) -> StorageConfig:
@@ -387,18 +425,13 @@ class Drill:
 
     def _against_truth(self, points: dict[str, int], slots: dict[SlotKey, float]) -> dict[str, Any]:
         """Recalled power curves beside what the simulator says was consumed (primary kW; ratio 60, 4 decimals)."""
-        first, power = to_us(datetime.fromisoformat(self.truth["first"])), quantity("active_power_total").id
-        right = due = 0
-        for name in ("a1", "a2", "s1", "s2", "s3"):
-            for i, kw in enumerate(self.truth["power_kw"][name]):
-                due += 1
-                stored = slots.get((points[name], power, first + i * 900_000_000))
-                if stored is None:
-                    continue
-                if abs(stored * 60 - kw) > 0.01:
-                    raise Failure(f"{name}, slot {i}: {stored * 60} kW stored, {kw} kW consumed")
-                right += 1
-        return {"recalled_slots_due": due, "recalled_slots_right": right}
+        power, labels = quantity("active_power_total").id, self._past_slots()
+        for name in RECALLED:
+            for label, kw in zip(labels, self.truth["power_kw"][name], strict=False):
+                stored = slots.get((points[name], power, label))
+                if stored is None or abs(stored * 60 - kw) > 0.01:
+                    raise Failure(f"{name} at {label}: {stored} x 60 kW stored, {kw} kW consumed")
+        return {"recalled_slots_right": len(labels) * len(RECALLED)}
 
 
 def _rounding(number: int) -> float:
@@ -473,25 +506,29 @@ def run(
     with stage(seed, days) as drill:
         drill.start()
         drill.numbers.start()
-        starting = 0
+        starting = stuck = 0
         for number in range(1, kills + 1):
-            early = number > 1 and drill.rng.random() < IN_START
-            if early:
-                starting += 1
-                drill.launch()
-                time.sleep(drill.rng.uniform(0.0, sorted(drill.starts_s)[len(drill.starts_s) // 2]))
-            else:
-                if number > 1:
-                    drill.start()
-                if number % 10 == 0:  # something for the audit while the daemon works
-                    drill.fuhe("user", "add", f"person-{number}")
-                if number % 5 == 3:
-                    drill.publish_backlog()
-                time.sleep(drill.rng.uniform(0.3, 4.0))
-            drill.kill()
+            how = "polling"
+            with contextlib.ExitStack() as around:
+                if number > 1 and drill.rng.random() < IN_START:
+                    how, starting = "starting", starting + 1
+                    drill.launch()
+                    time.sleep(drill.rng.uniform(0.0, sorted(drill.starts_s)[len(drill.starts_s) // 2]))
+                else:
+                    if number > 1:
+                        drill.start()
+                    if number % 10 == 0:  # something for the audit while the daemon works
+                        drill.fuhe("user", "add", f"person-{number}")
+                    if number % 5 == 3:
+                        drill.publish_backlog()
+                    if drill.rng.random() < STUCK:
+                        how, stuck = "polling, the database stuck", stuck + 1
+                        around.enter_context(drill.database_stuck())
+                    time.sleep(drill.rng.uniform(0.3, 4.0))
+                drill.kill()
             say(
-                f"kill {number}/{kills} {'while starting' if early else 'while polling'}: {drill.journal.records} "
-                f"records, {len(drill.journal.samples)} samples, {len(drill.journal.slots)} slots journalled, "
+                f"kill {number}/{kills} while {how}: {drill.journal.records} records, {len(drill.journal.samples)} "
+                f"samples, {len(drill.journal.slots)} slots journalled, {drill.undrained[-1]} records undrained, "
                 f"{len(drill.tap.acknowledged)} messages acknowledged, last start {drill.starts_s[-1]:.1f} s"
             )
         drill.start()
@@ -515,7 +552,8 @@ def run(
             raise Failure("an embedded server is left behind")
         starts = sorted(drill.starts_s)
         return {
-            "kills": kills, "kills_while_starting": starting, "seed": seed,
+            "kills": kills, "kills_while_starting": starting, "kills_with_database_stuck": stuck,
+            "kills_with_undrained_journal": sum(n > 0 for n in drill.undrained), "seed": seed,
             "embedded_servers_seen": len(drill.servers), "audit_records": audit["records"],
             "start_median_s": round(starts[len(starts) // 2], 2), "start_longest_s": round(starts[-1], 2),
             "stop_s": round(stop_s, 2), "left": left, **report, "seconds": round(time.monotonic() - begun, 1),

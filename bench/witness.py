@@ -37,7 +37,8 @@ class JournalWitness:
         self._place: dict[int, int] = {}  # segment -> bytes read
         self.samples: dict[SampleKey, float] = {}
         self.slots: dict[SlotKey, float] = {}
-        self.records = self.repeated = self.conflicts = self.torn_bytes = 0
+        self.repeated = self.conflicts = self.torn_bytes = 0
+        self._ends: list[tuple[int, int]] = []
 
     def look(self) -> int:
         """Read what is new; returns the number of new records. Only while no daemon runs."""
@@ -53,13 +54,22 @@ class JournalWitness:
                 if isinstance(item, Good):
                     self._take(item.payload)
                     self._place[number] = item.end
+                    self._ends.append((number, item.end))
                     fresh += 1
                 elif item.tail:
                     self.torn_bytes += item.end - item.start
                 else:
                     raise AssertionError(f"{item.end - item.start} damaged bytes inside segment {number}")
-        self.records += fresh
         return fresh
+
+    @property
+    def records(self) -> int:
+        """Records seen whole."""
+        return len(self._ends)
+
+    def behind(self, position: tuple[int, int]) -> int:
+        """Records that lie behind a position (segment, byte): not in the database yet."""
+        return sum(end > position for end in self._ends)
 
     def _take(self, payload: bytes) -> None:
         record = decode_record(payload)
