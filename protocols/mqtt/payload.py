@@ -10,7 +10,7 @@ this file is generated from the structs (`python -m fuhe.protocols.mqtt.payload`
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Final, Literal, TypeVar
 
 import msgspec
@@ -28,8 +28,14 @@ _END: Final = r"(?![\s\S])"
 _NAME: Final = r"^[A-Za-z0-9._-]+" + _END
 _DEVICE_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
+# PostgreSQL keeps no NUL in texts; one event with it must not cost what else is in its record
+_TEXT: Final = r"^[^\x00]*" + _END
+_FIRST: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_BEYOND: Final = datetime(2100, 1, 1, tzinfo=UTC)
+
 Name = Annotated[str, Meta(pattern=_NAME, min_length=1, max_length=64)]
-Instant = Annotated[datetime, Meta(tz=True, description="RFC 3339 with a zone, to the microsecond")]
+Instant = Annotated[datetime, Meta(tz=True, description="RFC 3339 with a zone, to the microsecond; 1970 to 2099")]
+Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 PointNumber = Annotated[int, Meta(ge=0, le=65_535, description="number of the metering point inside the device")]
 Round = Annotated[int, Meta(ge=1, le=64)]
 Milliseconds = Annotated[int, Meta(ge=0, le=4_102_444_800_000, description="ms since 1970 UTC")]
@@ -38,6 +44,13 @@ Signature = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}" + _END, description="HM
 Action = Literal[
     "trip", "permit_close", "direct_close", "alarm_on", "alarm_off", "protect_on", "protect_off", "read_state"
 ]
+
+
+def _check_instants(*instants: datetime | None) -> None:
+    """ValueError for a year that only a broken device can mean (and not every part of a store can hold)."""
+    for instant in instants:
+        if instant is not None and not _FIRST <= instant < _BEYOND:
+            raise ValueError(f"instant {instant.isoformat()} is not within the years 1970 to 2099")
 
 
 class _Message(Struct, frozen=True, kw_only=True):
@@ -53,6 +66,9 @@ class Sample(Struct, frozen=True, kw_only=True):
     point: PointNumber = 1
     source: Literal["live", "daily", "monthly", "hourly"] = "live"
 
+    def __post_init__(self) -> None:
+        _check_instants(self.time)
+
 
 class CurveSegment(Struct, frozen=True, kw_only=True):
     """Consecutive slots of one quantity: `start` labels the first, `step_s` divides a day, null = missing."""
@@ -62,6 +78,9 @@ class CurveSegment(Struct, frozen=True, kw_only=True):
     step_s: Annotated[int, Meta(ge=60, le=86_400)]
     values: Annotated[list[float | None], Meta(min_length=1, max_length=3_000)]
     point: PointNumber = 1
+
+    def __post_init__(self) -> None:
+        _check_instants(self.start)
 
 
 class Readings(_Message, frozen=True, kw_only=True):
@@ -75,13 +94,19 @@ class Event(Struct, frozen=True, kw_only=True):
     """One event of the device. `data` is flat: texts, numbers, true, false, null."""
 
     time: Instant
-    code: Annotated[str, Meta(min_length=1, max_length=64)]
+    code: Annotated[str, Meta(pattern=_TEXT, min_length=1, max_length=64)]
     end: Instant | None = None
     point: PointNumber | None = None
     data: Annotated[
-        dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)] | int | float | bool | None],
+        dict[
+            Annotated[str, Meta(pattern=_TEXT, max_length=64)],
+            Annotated[str, Meta(pattern=_TEXT, max_length=512)] | Int64 | float | bool | None,
+        ],
         Meta(max_length=64),
     ] = {}
+
+    def __post_init__(self) -> None:
+        _check_instants(self.time, self.end)
 
 
 class Events(_Message, frozen=True, kw_only=True):

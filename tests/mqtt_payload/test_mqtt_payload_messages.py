@@ -188,7 +188,11 @@ def test_any_json_is_a_message_or_a_peer_error(field: str, value: object) -> Non
     st.dictionaries(
         st.sampled_from(["voltage_a", "current_b", "frequency"]), st.floats(-1e9, 1e9) | st.none(), min_size=1
     ),
-    st.datetimes(timezones=st.just(msgspec.json.decode(b'"2026-11-22T00:00:00+08:00"', type=payload.Instant).tzinfo)),
+    st.datetimes(
+        payload.datetime(1970, 1, 2),
+        payload.datetime(2099, 12, 31),
+        timezones=st.just(msgspec.json.decode(b'"2026-11-22T00:00:00+08:00"', type=payload.Instant).tzinfo),
+    ),
 )
 def test_readings_round_trip(values: dict[str, float | None], time: payload.datetime) -> None:
     message = payload.Readings(v=1, device="T", samples=[payload.Sample(time=time, values=values)])
@@ -336,3 +340,13 @@ def test_no_id_is_ever_admitted_twice_while_it_lives(steps: list[tuple[int, int,
         assert alive.get(order.id, 0) <= now
         alive[order.id] = order.valid_until_ms
         assert len(guard) <= 4
+
+
+def test_what_no_store_can_hold_is_refused_at_the_door() -> None:
+    case = Path(__file__).parents[1] / "cases" / "mqtt_unstorable_event_issue_2"
+    told = []
+    for line in (case / "input.jsonl").read_bytes().splitlines():
+        with pytest.raises(PeerError) as caught:
+            payload.parse_events(line)
+        told.append(str(caught.value))
+    assert told == (case / "expected.txt").read_text().splitlines()
