@@ -43,7 +43,7 @@ class _Class:
     __slots__ = ("entries", "heap", "in_heap", "queues")
 
     def __init__(self) -> None:
-        self.entries: dict[Hashable, Entry] = {}
+        self.entries: dict[Entry, None] = {}  # in order of arrival
         self.queues: dict[int, deque[Entry]] = {}
         self.heap: list[tuple[float, int, int]] = []
         self.in_heap: set[int] = set()
@@ -76,7 +76,7 @@ class Arbiter:
 
     def oldest_age_s(self, now_s: float) -> float:
         """Age of the item that waits longest; 0 for an empty queue."""
-        first = [next(iter(c.entries.values())).enqueued_s for c in self._classes if c.entries]
+        first = [next(iter(c.entries)).enqueued_s for c in self._classes if c.entries]
         return max(0.0, now_s - min(first)) if first else 0.0
 
     def waits(self, priority: Priority) -> bool:
@@ -97,7 +97,7 @@ class Arbiter:
             lowest = next((p for p in range(CLASSES - 1, entry.item.priority, -1) if self._classes[p].entries), None)
             if lowest is None:
                 return False, None
-            newest = next(reversed(self._classes[lowest].entries.values()))
+            newest = next(reversed(self._classes[lowest].entries))
             self._remove(newest)
             dropped = newest
         self._add(entry, front=False)
@@ -120,11 +120,14 @@ class Arbiter:
                     continue
                 used = self._used_s.get(device, 0.0)
                 if used > tag:  # it was served since this turn was noted
-                    heapq.heappush(cls.heap, (used, next(self._turn), device))
-                    continue
-                self._virtual_s = max(self._virtual_s, tag)
+                    if cls.heap:
+                        heapq.heappush(cls.heap, (used, next(self._turn), device))
+                        continue
+                    tag = used
+                if tag > self._virtual_s:
+                    self._virtual_s = tag
                 entry = queue.popleft()
-                del cls.entries[entry.key]
+                del cls.entries[entry]
                 self._count -= 1
                 if queue:
                     heapq.heappush(cls.heap, (tag, next(self._turn), device))
@@ -136,20 +139,21 @@ class Arbiter:
 
     def charge(self, device: int, seconds: float) -> None:
         """Line time that a device has used."""
-        self._used_s[device] = max(self._used_s.get(device, 0.0), self._virtual_s) + seconds
+        used_s = self._used_s.get(device, 0.0)
+        self._used_s[device] = (used_s if used_s > self._virtual_s else self._virtual_s) + seconds
 
     def expire(self, now_s: float) -> list[Entry]:
         """Take out what has expired."""
         if now_s < self._next_expiry_s:
             return []
         gone = self.remove_where(lambda e: e.item.expires_s <= now_s and e.exchange is None)
-        waiting = (e.item.expires_s for c in self._classes for e in c.entries.values() if e.exchange is None)
+        waiting = (e.item.expires_s for c in self._classes for e in c.entries if e.exchange is None)
         self._next_expiry_s = min(waiting, default=math.inf)
         return gone
 
     def remove_where(self, condition: Callable[[Entry], bool]) -> list[Entry]:
         """Take out every entry that meets a condition."""
-        found = [e for c in self._classes for e in c.entries.values() if condition(e)]
+        found = [e for c in self._classes for e in c.entries if condition(e)]
         for entry in found:
             self._remove(entry)
         return found
@@ -160,7 +164,7 @@ class Arbiter:
 
     def _add(self, entry: Entry, *, front: bool) -> None:
         cls, device = self._classes[entry.item.priority], entry.item.device
-        cls.entries[entry.key] = entry
+        cls.entries[entry] = None
         self._count += 1
         queue = cls.queues.get(device)
         if queue is None:
@@ -178,7 +182,7 @@ class Arbiter:
 
     def _remove(self, entry: Entry) -> None:
         cls, device = self._classes[entry.item.priority], entry.item.device
-        del cls.entries[entry.key]
+        del cls.entries[entry]
         self._count -= 1
         queue = cls.queues[device]
         if queue[-1] is entry:

@@ -241,7 +241,7 @@ class Line:
 
     def poll(self, now_s: float, now_us: int) -> tuple[Station, bytes] | None:
         """What to send now, if anything; afterwards `wake_at_s` says when to call again."""
-        for entry in self.arbiter.expire(now_s):
+        for entry in self.arbiter.expire(now_s) if now_s >= self.arbiter.next_expiry_s else ():
             self._end(entry, Outcome(status=Status.EXPIRED, reason=tr("expired before it was sent", "发送前已过期")))
         if self.state is State.WAIT and now_s >= self._flight.deadline_s:
             self._on_silence(now_s, now_us)

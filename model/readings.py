@@ -90,10 +90,15 @@ class ParameterValue:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadingBatch:
-    """What one conversation with a device yielded; one journal record. `received_us` is our clock."""
+    """What one conversation with a device yielded; one journal record. `received_us` is our clock.
+
+    `runs`: where samples of several conversations were joined, (received_us, number of samples) of each in order;
+    `received_us` is then that of the last.
+    """
 
     received_us: int
     samples: Samples | None = None
+    runs: Sequence[tuple[int, int]] = ()
     curves: Sequence[CurveBlock] = ()
     events: Sequence[DeviceEvent] = ()
     parameters: Sequence[ParameterValue] = field(default=())

@@ -32,8 +32,8 @@ _SAMPLE_ARRAYS: Final = (
 
 class _Header(msgspec.Struct, array_like=True):
     version: int
-    received_us: list[int]  # of each batch
-    samples: list[int]  # number of samples of each batch
+    received_us: list[int]  # of each batch (of each run of a joined one)
+    samples: list[int]  # number of samples received then
     curves: list[tuple[int, int, int, int]]  # batch, segments, slots, step_s
     events: list[tuple[int, DeviceEvent]]  # batch, event
     parameters: list[ParameterValue]
@@ -59,17 +59,21 @@ class Record:
 
 def encode_batches(batches: Sequence[ReadingBatch]) -> bytes:
     """One record of the batches in order."""
-    header = _Header(VERSION, [b.received_us for b in batches], [], [], [], [])
+    header = _Header(VERSION, [], [], [], [], [])
     parts: list[bytes] = []
+    last: list[int] = []  # of each batch: the place of its received_us in the header
     for b in batches:
-        header.samples.append(0 if b.samples is None else len(b.samples))
+        for received_us, count in b.runs or ((b.received_us, 0 if b.samples is None else len(b.samples)),):
+            header.received_us.append(received_us)
+            header.samples.append(count)
+        last.append(len(header.received_us) - 1)
         header.parameters.extend(b.parameters)
     filled = [b.samples for b in batches if b.samples is not None and len(b.samples)]
     for name, kind in _SAMPLE_ARRAYS if filled else ():
         columns = [getattr(s, name) for s in filled]
         joined = columns[0] if len(columns) == 1 else np.concatenate(columns)
         parts.append(joined.astype(kind, copy=False).tobytes())
-    for i, b in enumerate(batches):
+    for i, b in zip(last, batches, strict=True):
         header.events.extend((i, e) for e in b.events)
         for c in b.curves:
             header.curves.append((i, len(c.point), c.value.shape[1], c.step_s))

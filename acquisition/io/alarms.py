@@ -13,13 +13,11 @@ from typing import Protocol
 
 from .clock import Clock
 
-NEVER = 1 << 62
-
 
 class Sleeper(Protocol):
-    """Who is called back. `slot` belongs to Alarms (start it with NEVER)."""
+    """Who is called back. `alarm_s` belongs to Alarms: the earliest call on the grid (start it with infinity)."""
 
-    slot: int
+    alarm_s: float
 
     def on_alarm(self) -> None:
         """It may be time."""
@@ -33,20 +31,21 @@ class Alarms:
         self._slots: dict[int, list[Sleeper]] = {}
         self._heap: list[int] = []
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_slot = NEVER
+        self._timer_slot = math.inf
 
-    def at(self, sleeper: Sleeper, when_s: float) -> None:
-        """Call `sleeper.on_alarm` at `when_s` (monotonic; infinity = not at all)."""
-        if when_s == math.inf:
+    def at(self, sleeper: Sleeper, when_s: float, now_s: float) -> None:
+        """Call `sleeper.on_alarm` at `when_s` (monotonic; infinity = not at all), or earlier."""
+        if sleeper.alarm_s <= when_s:
             return
-        delay = when_s - self._clock.monotonic_s()
+        delay = when_s - now_s
         if delay < self._exact_s:
             asyncio.get_running_loop().call_later(max(0.0, delay), sleeper.on_alarm)
             return
         slot = math.ceil(when_s / self._grid_s)
-        if sleeper.slot <= slot:
+        due_s = slot * self._grid_s
+        if sleeper.alarm_s <= due_s:
             return
-        sleeper.slot = slot
+        sleeper.alarm_s = due_s
         sleepers = self._slots.get(slot)
         if sleepers is None:
             self._slots[slot] = [sleeper]
@@ -60,7 +59,7 @@ class Alarms:
         """Forget everything."""
         if self._timer is not None:
             self._timer.cancel()
-        self._timer, self._timer_slot = None, NEVER
+        self._timer, self._timer_slot = None, math.inf
         self._slots.clear()
         self._heap.clear()
 
@@ -72,13 +71,13 @@ class Alarms:
         self._timer_slot = slot
 
     def _fire(self) -> None:
-        self._timer, self._timer_slot = None, NEVER
+        self._timer, self._timer_slot = None, math.inf
         now = self._clock.monotonic_s()
         while self._heap and self._heap[0] * self._grid_s <= now + 1e-6:
             slot = heapq.heappop(self._heap)
             for sleeper in self._slots.pop(slot, ()):
-                if sleeper.slot == slot:
-                    sleeper.slot = NEVER
+                if sleeper.alarm_s == slot * self._grid_s:
+                    sleeper.alarm_s = math.inf
                     sleeper.on_alarm()
         if self._heap and self._heap[0] < self._timer_slot:
             self._arm(self._heap[0])

@@ -12,18 +12,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-import numpy as np
-
 from ...model.lang import tr
-from ...model.readings import ReadingBatch, Samples
+from ...model.readings import ReadingBatch
 from ...model.work import Outcome, Status, WorkItem
+from ..raw import join, size_of
 
 log = logging.getLogger(__name__)
 
 LINGER_S = 0.05
 RECORD_VALUES = 50_000
-RECORD_SPAN_US = 250_000
-SAMPLE_ARRAYS = ("time_us", "point", "quantity", "value", "quality", "source")
 
 
 class Sink(Protocol):
@@ -33,52 +30,45 @@ class Sink(Protocol):
         """Store one batch durably; FuheError or OSError when that is not possible."""
 
 
-class Ready:
-    """An outcome on its way: `tell` is called once, after delivery (with another outcome if that failed)."""
-
-    __slots__ = ("item", "outcome", "tell")
-
-    def __init__(
-        self, item: WorkItem | None, outcome: Outcome, tell: Callable[[WorkItem | None, Outcome], None]
-    ) -> None:
-        self.item, self.outcome, self.tell = item, outcome, tell
+Tell = Callable[[WorkItem | None, Outcome], None]
+Ready = tuple[WorkItem | None, Outcome, Tell]
+"""An outcome on its way: `tell` is called once, after delivery (with another outcome if that failed)."""
 
 
 def merge(batches: Sequence[ReadingBatch]) -> list[ReadingBatch]:
-    """Few large batches of many small ones; `received_us` of a merged batch is that of its first (within 250 ms)."""
-    groups: list[list[ReadingBatch]] = []
+    """Few large batches of many small ones: samples are joined (see `ReadingBatch.runs`), the rest goes as it came."""
+    merged = [b for b in batches if b.curves or b.events or b.parameters]
+    group: list[ReadingBatch] = []
     values = 0
     for batch in batches:
-        first = groups[-1][0] if groups else None
-        near = first is not None and 0 <= batch.received_us - first.received_us <= RECORD_SPAN_US
-        if not near or values > RECORD_VALUES:
-            groups.append([])
-            values = 0
-        groups[-1].append(batch)
-        values += weight(batch)
-    return [_join(group) for group in groups]
+        if batch.curves or batch.events or batch.parameters or batch.samples is None:
+            continue
+        group.append(batch)
+        values += size_of(batch.samples)
+        if values >= RECORD_VALUES:
+            merged.append(_join(group))
+            group, values = [], 0
+    if group:
+        merged.append(_join(group))
+    return merged
 
 
 def weight(batch: ReadingBatch | None) -> int:
     """Roughly how many values a batch holds in memory."""
     if batch is None:
         return 0
-    n = len(batch.samples) if batch.samples is not None else 0
-    return n + sum(c.value.size for c in batch.curves) + len(batch.events) + len(batch.parameters)
+    n = size_of(batch.samples) if batch.samples is not None else 0
+    if batch.curves or batch.events or batch.parameters:
+        n += sum(c.value.size for c in batch.curves) + len(batch.events) + len(batch.parameters)
+    return n
 
 
 def _join(group: list[ReadingBatch]) -> ReadingBatch:
-    if len(group) == 1:
-        return group[0]
-    samples = [b.samples for b in group if b.samples is not None]
+    samples, runs = join([b.samples for b in group if b.samples is not None])
     return ReadingBatch(
-        received_us=group[0].received_us,
-        samples=Samples(*(np.concatenate([getattr(s, name) for s in samples]) for name in SAMPLE_ARRAYS))
-        if samples
-        else None,
-        curves=tuple(c for b in group for c in b.curves),
-        events=tuple(e for b in group for e in b.events),
-        parameters=tuple(p for b in group for p in b.parameters),
+        received_us=max([b.received_us for b in group]),
+        samples=samples,
+        runs=[(group[i].received_us, count) for i, count in runs],
     )
 
 
@@ -94,6 +84,7 @@ class Collector:
         self._linger: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._closing = False
+        self.full = False  # the sink is behind: start nothing new
         self.delivered_values = 0
         self.failures = 0
 
@@ -101,11 +92,6 @@ class Collector:
     def values(self) -> int:
         """Values in memory that are not on the disk yet."""
         return self._waiting_values + self._flying_values
-
-    @property
-    def full(self) -> bool:
-        """The sink is behind: start nothing new."""
-        return self.values >= self._limit
 
     def start(self) -> None:
         """Begin to deliver."""
@@ -120,14 +106,15 @@ class Collector:
         if self._linger is not None:
             self._linger.cancel()
 
-    def add(self, ready: Ready, *, urgent: bool = False) -> None:
+    def add(self, item: WorkItem | None, outcome: Outcome, tell: Tell, *, urgent: bool = False) -> None:
         """Take an outcome; one without readings is told at once, an urgent one is not kept waiting for company."""
-        size = weight(ready.outcome.batch)
+        size = weight(outcome.batch)
         if not size:
-            ready.tell(ready.item, ready.outcome)
+            tell(item, outcome)
             return
-        self._waiting.append(ready)
+        self._waiting.append((item, outcome, tell))
         self._waiting_values += size
+        self.full = self._waiting_values + self._flying_values >= self._limit
         if urgent or self._waiting_values >= RECORD_VALUES:
             self._wanted.set()
         elif self._linger is None:
@@ -145,9 +132,9 @@ class Collector:
             self._flying_values, self._waiting_values = self._waiting_values, 0
             if ready:
                 await self._deliver(ready)
-            was_full = self.full
             self.delivered_values += self._flying_values
             self._flying_values = 0
+            was_full, self.full = self.full, self._waiting_values >= self._limit
             if was_full and not self.full:
                 self._on_room()
             if self._closing:
@@ -156,7 +143,7 @@ class Collector:
     async def _deliver(self, ready: list[Ready]) -> None:
         reason = ""
         try:
-            batches = merge([r.outcome.batch for r in ready if r.outcome.batch is not None])
+            batches = merge([outcome.batch for _, outcome, _ in ready if outcome.batch is not None])
             if len(batches) == 1:
                 await self._sink.deliver(batches[0])
             else:
@@ -165,8 +152,7 @@ class Collector:
             self.failures += 1
             log.exception("readings could not be stored")
             reason = tr(f"readings could not be stored: {error}", f"数据无法保存: {error}")
-        for one in ready:
-            outcome = one.outcome
+        for item, outcome, tell in ready:
             if reason:
                 outcome = replace(outcome, status=Status.BROKEN, batch=None, reason=reason)
-            one.tell(one.item, outcome)
+            tell(item, outcome)

@@ -27,7 +27,7 @@ from ..quarantine import Quarantine
 from ..sessions import open_exchange
 from .alarms import Alarms
 from .clock import Clock
-from .collector import Collector, Ready, Sink
+from .collector import Collector, Sink
 from .gather import Gatherer
 from .owner import Owner
 from .pushes import Pushes
@@ -249,7 +249,7 @@ class Engine:
 
     def finished(self, owner: Owner, item: WorkItem, outcome: Outcome) -> None:
         """See `Host`."""
-        self.collector.add(Ready(item, outcome, self._tell), urgent=item.priority <= Priority.EVENT)
+        self.collector.add(item, outcome, self._tell, urgent=item.priority <= Priority.EVENT)
 
     def _tell(self, item: WorkItem | None, outcome: Outcome) -> None:
         if item is None:

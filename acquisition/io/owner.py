@@ -16,7 +16,7 @@ from ...model.lang import tr
 from ...model.work import Outcome, WorkItem
 from ..backoff import Backoff
 from ..link import Line, State, Station
-from .alarms import NEVER, Alarms
+from .alarms import Alarms
 from .clock import Clock
 from .transports.base import Listener, Transport
 
@@ -39,7 +39,7 @@ class Owner:
 
     __slots__ = (
         "_alarms", "_backoff", "_clock", "_closed", "_host", "_make_transport", "_opening", "_reopen", "_transport",
-        "heard", "line", "reason", "slot",
+        "alarm_s", "heard", "line", "reason",
     )  # fmt: skip
 
     def __init__(
@@ -52,7 +52,7 @@ class Owner:
         make_transport: Callable[[Listener], Transport] | None,
     ) -> None:
         self.line = line
-        self.slot = NEVER
+        self.alarm_s = math.inf
         self.reason = tr("not opened yet", "尚未打开")
         self.heard = False
         self._host, self._clock, self._alarms, self._backoff = host, clock, alarms, backoff
@@ -122,21 +122,24 @@ class Owner:
 
     def run(self) -> None:
         """Do what is due: send, notice silence, expire. Safe to call at any time."""
-        line, now = self.line, self._clock.monotonic_s()
+        self._run(self._clock.monotonic_s(), self._clock.now_us())
+
+    def _run(self, now_s: float, now_us: int) -> None:
+        line = self.line
         line.held = self._host.full
         try:
-            sent = line.poll(now, self._clock.now_us())
+            sent = line.poll(now_s, now_us)
             if sent is not None and self._transport is not None and not self._transport.send(*sent):
-                line.refused(self._clock.now_us())
-                self._alarms.at(self, now)
+                line.refused(now_us)
+                self._alarms.at(self, now_s, now_s)
         except Exception as error:  # noqa: BLE001 - outermost edge: a fault in one exchange must not end the others
             self._bug(error)
-        if line.vanished(now):
+        if line.vanished(now_s):
             self._lost(tr("the peer stopped answering", "对端不再应答"))
         if line.finished:
             self._hand_over()
-        if line.wake_at_s != math.inf:
-            self._alarms.at(self, line.wake_at_s)
+        if line.wake_at_s < self.alarm_s:
+            self._alarms.at(self, line.wake_at_s, now_s)
 
     def on_alarm(self) -> None:
         """Alarms: it may be time."""
@@ -156,13 +159,13 @@ class Owner:
         if not self.heard:
             self.heard = True
             self._backoff.reset()
-        now = self._clock.monotonic_s()
+        line, now_s, now_us = self.line, self._clock.monotonic_s(), self._clock.now_us()
         try:
-            self.line.received(data, now, self._clock.now_us())
+            line.received(data, now_s, now_us)
         except Exception as error:  # noqa: BLE001 - outermost edge, as above
             self._bug(error)
-        if self.line.state is not State.WAIT:
-            self.run()
+        if line.state is not State.WAIT:
+            self._run(now_s, now_us)
 
     def on_lost(self, reason: str) -> None:
         """Transport: gone, or could not be opened."""
@@ -205,4 +208,5 @@ class Owner:
         running = self.line.running
         log.error("%s: fault while serving %s", self.line.name, running, exc_info=error)
         self.line.failed(self._clock.now_us(), f"{type(error).__name__}: {error}")
-        self._alarms.at(self, self._clock.monotonic_s())
+        now_s = self._clock.monotonic_s()
+        self._alarms.at(self, now_s, now_s)

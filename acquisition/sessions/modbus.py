@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ...model.devices import Credentials, Device
 from ...model.lang import tr
 from ...model.quality import Source
-from ...model.readings import ParameterValue, ReadingBatch, Samples
+from ...model.readings import ParameterValue, ReadingBatch
 from ...model.times import business_day, day_start_us
 from ...model.work import Duty, Exchange, ItemFault, Outcome, Request, Status, WorkItem
 from ...protocols.common.errors import UsageError
@@ -30,7 +30,8 @@ from ...protocols.modbus.maps import Register, load_map
 from ...protocols.modbus.sunspec import ModelSearch
 from ...protocols.modbus.wire import Framing, Wire, check_unit, exception_text, read_wire
 from ..profile import Profile
-from .modbus_plan import MEMORY, Decoder, Plan, plan_for, points, sources
+from ..raw import RawSamples, Reply
+from .modbus_plan import MEMORY, Decoder, Plan, plan_for
 
 # A meter without freezes is read this soon after the label, or the day's reading is not what it says (domain 3.2).
 _FREEZE_WITHIN_US: Final = 3_600_000_000
@@ -403,23 +404,12 @@ class ReadExchange(ModbusExchange):
         return self._deliver(decoder, b"".join([payload for _, payload in answers]))
 
     def _deliver(self, decoder: Decoder, data: bytes) -> ReadingBatch:
-        gather, quantity, quality = decoder.gather, decoder.quantity, decoder.quality
-        value = gather.values(data)
         if self._duty is Duty.PARAMETER:
-            return self._parameters(gather.registers, value)
-        n = len(value)
-        if not math.isfinite(value.dot(value)):  # one call for "is every value there"
-            there: NDArray[np.bool_] = np.isfinite(value)
-            value, quantity = value[there], quantity[there]
-            n = len(value)
-            quality = quality[:n]
+            return self._parameters(decoder.gather.registers, decoder.gather.values(data))
         if self._duty is Duty.PROBE:
-            self._check_voltage(gather.registers, value)
-        time_us = np.empty(n, np.int64)
-        time_us.fill(self._stamp())
-        point = points(self._device.points[0].id, n)
-        source = sources(_SOURCE[self._duty], n)
-        return ReadingBatch(received_us=self._at_us, samples=Samples(time_us, point, quantity, value, quality, source))
+            self._check_voltage(decoder.gather.registers, decoder.gather.values(data))
+        reply = Reply(decoder, data, self._stamp(), self._device.points[0].id, _SOURCE[self._duty])
+        return ReadingBatch(received_us=self._at_us, samples=RawSamples(reply))
 
     def _stamp(self) -> int:
         if self._duty is Duty.DAILY or self._duty is Duty.MONTHLY:
@@ -450,7 +440,7 @@ class ReadExchange(ModbusExchange):
 
     def _check_voltage(self, registers: tuple[Register, ...], value: NDArray[np.float64]) -> None:
         """A probe that answers with an impossible voltage points at a wrong map, function or word order."""
-        if registers[0].unit == "V" and len(value) and not _VOLTAGE_V[0] < value[0] < _VOLTAGE_V[1]:
+        if registers[0].unit == "V" and math.isfinite(value[0]) and not _VOLTAGE_V[0] < value[0] < _VOLTAGE_V[1]:
             reason = tr(
                 f"{value[0]} V is not a mains voltage: check register map, function and word order",
                 f"{value[0]} V 不是正常电压: 请检查寄存器表、功能码和字序",

@@ -6,17 +6,19 @@ read that was too long, where its SunSpec block lies) is kept for a day in `MEMO
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
 import numpy as np
 
-from ...model.quality import Source
+from ...model.quality import Quality
 from ...model.quantities import by_name
-from ...model.readings import I2, I4
+from ...model.readings import I2, Samples
 from ...protocols.modbus.gather import Gather
 from ...protocols.modbus.grouping import Read, group
 from ...protocols.modbus.maps import RegisterMap, load_map
+from ..raw import Reply
 
 _DAY_US: Final = 86_400_000_000
 _MAX_PLANS: Final = 16
@@ -95,37 +97,41 @@ class Plan:
 
 
 class Decoder:
-    """Joined answers of `reads` to values, with the quantity numbers and (all good) qualities that go beside them."""
+    """Joined answers of `reads` to values (see `acquisition.raw`), all of good quality."""
 
-    __slots__ = ("gather", "quality", "quantity")
+    __slots__ = ("gather", "quantity", "width")
 
     def __init__(self, reads: tuple[Read, ...], regmap: RegisterMap) -> None:
         names = by_name()
         self.gather = Gather(reads, regmap.not_available, {name: q.decimals for name, q in names.items()})
         ids = [names[r.name].id if r.name in names else 0 for r in self.gather.registers]
         self.quantity: I2 = np.array(ids, np.int16)
-        self.quality: I2 = np.zeros(len(ids), np.int16)
-        for shared in (self.quantity, self.quality):
-            shared.setflags(write=False)
+        self.width = len(ids)
+
+    def samples(self, replies: Sequence[Reply]) -> tuple[Samples, list[int]]:
+        """Values of all replies; one that a device does not have is an absent row."""
+        value = self.gather.table(b"".join([r.payload for r in replies]))
+        there = np.isfinite(value)
+        counts: list[int] = there.sum(axis=1).tolist()
+        quantity: I2 = np.tile(self.quantity, len(replies))
+        value = value.ravel()
+        if sum(counts) != len(value):
+            kept = there.ravel()
+            quantity, value = quantity[kept], value[kept]
+        return (
+            Samples(
+                np.repeat(np.array([r.time_us for r in replies], np.int64), counts),
+                np.repeat(np.array([r.point for r in replies], np.int32), counts),
+                quantity,
+                value,
+                np.full(len(value), Quality.A, np.int16),
+                np.repeat(np.array([r.source for r in replies], np.int16), counts),
+            ),
+            counts,
+        )
 
 
 @lru_cache(maxsize=1024)
 def plan_for(map_name: str, items: tuple[str, ...]) -> Plan:
     """The plan for all devices of a map that taught nothing special."""
     return Plan(load_map(map_name), items)
-
-
-@lru_cache(maxsize=256)
-def sources(source: Source, n: int) -> I2:
-    """A shared read-only array of one source."""
-    array: I2 = np.full(n, source, np.int16)
-    array.setflags(write=False)
-    return array
-
-
-@lru_cache(maxsize=65_536)
-def points(point: int, n: int) -> I4:
-    """A shared read-only array of one point."""
-    array: I4 = np.full(n, point, np.int32)
-    array.setflags(write=False)
-    return array

@@ -39,8 +39,8 @@ class _Family:
         self.patterns = unsigned.view(self.dtype) if code[0] != "f" else None
 
     def take(self, data: NDArray[np.uint8]) -> tuple[NDArray[np.generic], NDArray[np.bool_] | None]:
-        """Raw numbers, and which of them are a not-available pattern (None: no pattern is known)."""
-        raw: NDArray[np.generic] = data.take(self.index).view(self.dtype)
+        """Raw numbers (k, n) of `data` (k, bytes), and which of them are a not-available pattern (None: none is known)."""
+        raw: NDArray[np.generic] = data.take(self.index, axis=1).view(self.dtype)
         if self.patterns is None or not len(self.patterns):
             return raw, None
         return raw, np.isin(raw, self.patterns)
@@ -91,7 +91,12 @@ class Gather:
 
     def values(self, data: bytes) -> F8:
         """Values in the kept unit, NaN where the device has none (then or ever). `data` has exactly `size` bytes."""
-        octets = np.frombuffer(data, np.uint8)
+        row: F8 = self.table(data)[0]
+        return row
+
+    def table(self, data: bytes) -> F8:
+        """(k, n) values of k replies joined one after the other: many at once cost little more than one."""
+        octets = np.frombuffer(data, np.uint8).reshape(-1, self._total)
         with np.errstate(all="ignore"):
             if self._single:
                 raw, absent = self._families[0].take(octets)
@@ -108,26 +113,27 @@ class Gather:
 
     def _mixed(self, octets: NDArray[np.uint8]) -> F8:
         n = len(self.registers)
-        everything = np.full(sum(len(f.slots) for f in self._families) + 1, np.nan)
+        everything = np.full((len(octets), sum(len(f.slots) for f in self._families) + 1), np.nan)
         for family in self._families:
             raw, absent = family.take(octets)
-            everything[family.slots] = raw
+            numbers = raw.astype(np.float64)
             if absent is not None:
-                everything[family.slots[absent]] = np.nan
-        value: F8 = everything[:n]
+                numbers[absent] = np.nan
+            everything[:, family.slots] = numbers
+        value: F8 = everything[:, :n]
         value *= self._factor
         if len(self._scaled):
-            power = everything[self._scale_slot]
+            power = everything[:, self._scale_slot]
             power[np.abs(power) > 10] = np.nan
             there = np.isfinite(power)
             exponent = np.where(there, power, 0).astype(np.intp)
-            scaled = value[self._scaled]
+            scaled = value[:, self._scaled]
             ten = _POWERS[np.abs(exponent)]
             # dividing by 10^n is exact in the last digit, multiplying by 10^-n is not
-            value[self._scaled] = np.where(there, np.where(exponent < 0, scaled / ten, scaled * ten), np.nan)
+            value[:, self._scaled] = np.where(there, np.where(exponent < 0, scaled / ten, scaled * ten), np.nan)
         return value
 
     def _unfold(self, value: F8) -> None:
-        folded = value[self._folded]
+        folded = value[:, self._folded]
         folded = np.where(folded > 1, 2 - folded, np.where(folded < -1, -2 - folded, folded))
-        value[self._folded] = np.rint(folded * self._grid[self._folded]) / self._grid[self._folded]
+        value[:, self._folded] = np.rint(folded * self._grid[self._folded]) / self._grid[self._folded]

@@ -26,7 +26,7 @@ from ....protocols.mqtt.payload import subscriptions, topic
 from ...config import LinkConfig
 from ...link import Station
 from ..clock import Clock
-from ..collector import Collector, Ready
+from ..collector import Collector
 from ..pushes import Pushes
 from .base import Guard, Listener, Transport
 
@@ -214,7 +214,7 @@ class MqttBroker:
             else:
                 self._room.release()  # not stored, so not acknowledged: the broker sends it again after a reconnect
 
-        self._collector.add(Ready(None, Outcome(status=Status.DONE, batch=pushed.batch), stored))
+        self._collector.add(None, Outcome(status=Status.DONE, batch=pushed.batch), stored)
 
     def _acknowledge(self, message: mqtt.MQTTMessage, generation: int) -> None:
         """Only on the connection that brought it: after a reconnect the number may mean another message."""
