@@ -2,7 +2,8 @@
 
 Exactly-once effect: what the transaction wrote and how far the journal is drained are committed together, and every
 write is idempotent besides. The database being away only makes the journal longer. A record that the database refuses
-for what it contains is put aside in the journal's directory `rejected/` and counted; it never blocks the others.
+for what it contains is written piece by piece, put aside in the journal's directory `rejected/` and counted; it never
+blocks the others.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +21,7 @@ import numpy as np
 import psycopg
 from psycopg.types.json import Jsonb
 
-from ..model.readings import DeviceEvent, ParameterValue
+from ..model.readings import DeviceEvent, ParameterValue, Samples
 from ..model.times import from_us
 from ..protocols.common.errors import LinkError
 from .batches import Record, decode_record, join_records
@@ -210,6 +211,9 @@ class JournalWriter:
             raise
         self._at = end
         self._journal.release(end)
+        self._count(counted)
+
+    def _count(self, counted: WriterCounters) -> None:
         for name in ("records", "samples", "repeated", "curve_rows", "conflicts", "events", "parameters"):
             setattr(self.counters, name, getattr(self.counters, name) + getattr(counted, name))
         self.counters.commits += 1
@@ -220,14 +224,36 @@ class JournalWriter:
             try:
                 self._commit(connection, [(position, payload)], position)
             except REFUSED as error:
-                self._put_aside(position, payload, error)
-                with connection.transaction():
-                    connection.execute(
-                        "UPDATE journal_position SET segment = %s, position = %s, updated = now() WHERE journal = %s",
-                        (*position, self._journal.id),
-                    )
-                self._at = position
-                self._journal.release(position)
+                log.error("record at %s was refused, writing it piece by piece: %s", position, error)
+                self._piece_by_piece(connection, position, payload)
+
+    def _piece_by_piece(self, connection: psycopg.Connection[Any], position: Position, payload: bytes) -> None:
+        """One event or parameter that the database refuses must not cost the readings that share its record.
+
+        The whole record is put aside for a person to look at; what of it is good is in the database besides.
+        """
+        counted, faults = WriterCounters(records=1), []
+        try:
+            pieces = _pieces(decode_record(payload))
+        except REFUSED as error:
+            pieces, faults = [], [error]
+        with connection.transaction():
+            for piece in pieces:
+                try:
+                    with connection.transaction():
+                        self._write(connection, piece, counted)
+                except REFUSED as error:
+                    self._partitions.forget()
+                    faults.append(error)
+            if faults:
+                self._put_aside(position, payload, faults[0])
+            connection.execute(
+                "UPDATE journal_position SET segment = %s, position = %s, updated = now() WHERE journal = %s",
+                (*position, self._journal.id),
+            )
+        self._at = position
+        self._journal.release(position)
+        self._count(counted)
 
     def _put_aside(self, position: Position, payload: bytes, error: Exception) -> None:
         """Keep a refused record for a person to look at, durably, before the journal forgets it."""
@@ -322,6 +348,18 @@ class JournalWriter:
                 ],
             )
             counted.parameters += cursor.rowcount
+
+
+def _pieces(record: Record) -> list[Record]:
+    """The samples, then every curve block, event and parameter by itself."""
+    none = Samples(*(getattr(record.samples, f.name)[:0] for f in fields(Samples)))
+    empty = Record(none, record.received_us[:0], (), (), ())
+    return [
+        replace(empty, samples=record.samples, received_us=record.received_us),
+        *(replace(empty, curves=(c,)) for c in record.curves),
+        *(replace(empty, events=(e,)) for e in record.events),
+        *(replace(empty, parameters=(p,)) for p in record.parameters),
+    ]
 
 
 def _array_text(values: np.ndarray[Any, Any]) -> str:
