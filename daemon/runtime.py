@@ -50,6 +50,7 @@ from .intake import Intake
 from .livepower import LivePower
 from .metrics import DaemonMetrics
 from .modes import Mode, ModeKeeper
+from .pace import settle
 from .recalls import Recalls
 from .requests import RequestServer
 from .secrets import SecretBook
@@ -209,6 +210,7 @@ class Daemon:
                     ("report", self._report(health)),
                 )
             ]
+            settle()
             log.info("running", extra={"devices": len(self._devices), "links": len(self._config.links)})
             ready()
             await self._until_stopped()
