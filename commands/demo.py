@@ -30,6 +30,8 @@ from rich.rule import Rule
 from ..analytics.day import day_table
 from ..analytics.draw import Mark, shed_png
 from ..analytics.report import DayReport, Image, Section, build_day_report
+from ..control.commands import Command, commands
+from ..control.rules.states import State
 from ..model.lang import lang, tr
 from ..model.quantities import quantity
 from ..model.times import BUSINESS_ZONE, US, business_day, from_us
@@ -38,6 +40,7 @@ from ..storage.config import StorageConfig
 from ..storage.database import Database
 from ..storage.devices import load_devices
 from ..storage.readings import load_curve_range
+from ..storage.state import load_device_states
 from .common import reported
 from .curve_data import choose_points, load_day_input
 
@@ -52,6 +55,7 @@ control: {{environment: test, county_load_kw: 60000, restore_margin_kw: 20000, m
            verify_at_s: [5, 10, 15], power_before_s: 30, restore_wait_s: 3, supervise_s: 5, step_interval_s: 2}}
 """
 POWER = "active_power_total"
+ASTRAY = (State.BLOCKED, State.FAILED, State.INEFFECTIVE, State.PARTIAL, State.ABANDONED, State.EXPIRED)
 
 
 class Demo:
@@ -116,7 +120,7 @@ class Demo:
         if good and done.returncode:
             raise LinkError(f"fuhe {' '.join(words)}: {done.stderr.strip() or done.stdout.strip()}")
         if show:
-            self.say(done.stdout if not done.returncode else done.stderr)
+            self.say(done.stdout + done.stderr)
         return done.stdout
 
     def ask(self, *words: str, user: str = "") -> Any:
@@ -184,8 +188,15 @@ class Demo:
         self.console.print("[bold]$ fuhe device import sim/devices.csv[/]", highlight=False)
         self.say("\n".join(line for line in imported.splitlines() if not line.startswith("+")))
         count = len(list(csv.DictReader((self.home / "sim" / "devices.csv").open(encoding="utf-8"))))
-        self.wait(tr("first answers", "首次应答"), lambda: (self.ask("status")["online"], count - 1), 60)
+        self.wait(tr("first answers", "首次应答"), lambda: (self._online(), count - 1), 60)
         self.run("status")
+
+    def _online(self) -> float:
+        with (
+            Database.open(StorageConfig(data_dir=str(self.home / "data")), migrate=False) as database,
+            database.connect() as connection,
+        ):
+            return float(sum(s.online for s in load_device_states(connection).values()))
 
     def _daemon_up(self) -> tuple[float, float]:
         text = (self.home / "daemon.log").read_text()
@@ -248,7 +259,6 @@ class Demo:
             )
         self.facts["day"] = last
         self.run("curve", "all", "--day", str(last), "--plot", str(self.home / "fleet-curve.png"))
-        self.run("status", show=False)
         silent = self.ask("status")["quarantined"]
         self.facts["quarantined"] = silent
         self.console.print(
@@ -325,13 +335,13 @@ class Demo:
         self.wait(tr("one-minute supervision of all candidates", "候选用户进入 1 分钟监视"), self._supervised, 40)
         self.run("control", "propose", "D-1", "--commit", user="li")
         self.run("control", "submit", "D-1", user="li", show=False)
-        chosen = [c["device"] for c in self._commands()]
+        chosen = [self._names[c.device_id] for c in self._commands()]
         self.console.print(
             tr("[dim]li may not approve his own commands:[/]", "[dim]li 不能批准自己提交的命令:[/]"), highlight=False
         )
         digits = [w for d in dict.fromkeys(chosen) for w in ("--digits", f"{d}={self._last_four(d)}")]
         self.run("control", "approve", "D-1", *digits, user="li", good=False)
-        if any(c["state"] != "SUBMITTED" for c in self._commands()):
+        if any(c.state != State.SUBMITTED for c in self._commands()):
             raise LinkError(tr("a drafter could approve his own commands", "提交人竟能批准自己的命令"))
         self.run("control", "approve", "D-1", *digits, user="chen", show=False)
         self.console.print("[bold magenta]chen[/] [bold]$ fuhe control approve D-1 --digits …[/]", highlight=False)
@@ -341,27 +351,24 @@ class Demo:
         self._mark("execute", "执行")
         self.run("control", "execute", "D-1", "--yes", user="li", show=False)
         self.console.print("[bold magenta]li[/] [bold]$ fuhe control execute D-1 --yes[/]", highlight=False)
-        self._until(lambda c: c["state"] in ("EFFECTIVE", "PARTIAL", "INEFFECTIVE", "BLOCKED", "FAILED"), 90)
+        self._until(State.EFFECTIVE, 90)
         self._mark("verified", "已验证")
         self.run("control", "status", user="li")
-        commands = self._commands()
-        bad = [f"{c['device']}: {c['state']} {c['attention']}" for c in commands if c["state"] != "EFFECTIVE"]
-        if bad:
-            raise LinkError("; ".join(bad))
-        self.facts["promised"] = sum(c["expected_kw"] for c in commands)
-        self.facts["measured"] = sum(c["measured_kw"] for c in commands)
-        self.facts["commands"] = len(commands)
+        self._watch(4)
+        cut = self._commands()
+        self.facts["promised"] = sum(c.expected_kw for c in cut)
+        self.facts["measured"] = sum(c.measured_kw or 0.0 for c in cut)
+        self.facts["commands"] = len(cut)
 
     def restore(self) -> None:
         """Released in blocks; a permit is not a closed switch: people press the button, the meter shows the load."""
         self.chapter("5  Released in stages, restored, proved", "5  分批恢复并验证")
         self._mark("release", "恢复")
-        self.run("control", "release", "D-1", "--yes", user="chen", show=False)
-        self.console.print("[bold magenta]chen[/] [bold]$ fuhe control release D-1[/]", highlight=False)
-        self._until(lambda c: c["state"] in ("RESTORED", "CLOSED"), 100)
+        self.run("control", "release", "D-1", "--margin-kw", "20000", user="chen")
+        self._until(State.CLOSED, 100)
         self._mark("restored", "已恢复")
         self._watch(3)
-        self.run("control", "status", user="li")
+        self.run("control", "order", "end", "D-1", user="chen")
 
     def audit(self) -> None:
         """The chain is sound; a changed copy is caught at the very record."""
@@ -390,6 +397,7 @@ class Demo:
             rows[:, 1],
             self.marks,
             title=tr(f"Order D-1: {self.facts['gap']:.0f} kW", f"指令 D-1: {self.facts['gap']:.0f} kW"),
+            limit_kw=float(rows[0, 1]) - self.facts["gap"],
         )
         (self.home / "shedding.png").write_bytes(png)
         f = self.facts
@@ -428,9 +436,10 @@ class Demo:
 
     # -- watching -----------------------------------------------------------------------------------------------------
 
-    def _commands(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.ask("control", "status", "D-1", "--all", user="li")["commands"]
-        return [{**c, "device": self._names[c["device_id"]]} for c in found]
+    def _commands(self) -> list[Command]:
+        """The order's commands as they stand in the database (what `fuhe control status` shows, without a process)."""
+        with self._live.connect() as connection:
+            return commands(connection)
 
     def _last_four(self, device: str) -> str:
         rows = csv.DictReader((self.home / "sim" / "devices.csv").open(encoding="utf-8"))
@@ -468,24 +477,26 @@ class Demo:
             self._sample()
             time.sleep(1.0)
 
-    def _until(self, there: Callable[[dict[str, Any]], bool], limit_s: float) -> None:
-        """A line for every change of a command's state until all are `there`."""
+    def _until(self, wanted: State, limit_s: float) -> None:
+        """A line for every change of a command's state until all are `wanted`; LinkError when one goes elsewhere."""
         known: dict[int, str] = {}
         deadline = time.monotonic() + limit_s
         while True:
             self._sample()
-            commands = self._commands()
-            for c in commands:
-                if known.get(c["id"]) != c["state"]:
-                    known[c["id"]] = c["state"]
+            found = self._commands()
+            for c in found:
+                if known.get(c.id) != c.state:
+                    known[c.id] = c.state
                     at = datetime.now(BUSINESS_ZONE).strftime("%H:%M:%S")
-                    seen = "" if c["measured_kw"] is None else f"  {c['measured_kw']:.1f} / {c['expected_kw']:.1f} kW"
-                    self.say(f"  {at}  {c['device']:<10} {tr('round', '轮次')} {c['round']}  {c['state']}{seen}")
-            if commands and all(there(c) for c in commands):
+                    seen = "" if c.measured_kw is None else f"  {c.measured_kw:.1f} / {c.expected_kw:.1f} kW"
+                    name = self._names[c.device_id]
+                    self.say(f"  {at}  {name:<10} {tr('round', '轮次')} {c.round}  {c.state}{seen}")
+            if found and all(c.state == wanted for c in found):
                 return
-            if time.monotonic() > deadline:
-                raise LinkError("; ".join(f"{c['device']}: {c['state']} {c['attention']}" for c in commands))
-            time.sleep(0.5)
+            if any(c.state in ASTRAY for c in found) or time.monotonic() > deadline:
+                told = (f"{self._names[c.device_id]}: {c.state} {c.attention}" for c in found if c.state != wanted)
+                raise LinkError("; ".join(told))
+            time.sleep(0.3)
 
     def _mark(self, en: str, zh: str) -> None:
         self.marks.append(Mark(time_us=time.time_ns() // 1000, text=tr(en, zh)))
