@@ -29,7 +29,7 @@ from fuhe.protocols.dlt645.frame import START, make_frame
 from fuhe.protocols.dlt645.frame import Framer as Dlt645Framer
 from fuhe.protocols.modbus.crc import with_crc
 from fuhe.protocols.modbus.decode import decode_rtu, decode_tcp
-from fuhe.protocols.modbus.frame import MbapFramer, ReplyFramer, RtuFramer
+from fuhe.protocols.modbus.frame import Direction, MbapFramer, ReplyFramer, RtuFramer
 from fuhe.protocols.modbus.wire import read_wire, write_wire
 from fuhe.protocols.mqtt.payload import parse_answer, parse_command, parse_status
 from fuhe.storage.batches import decode_record, encode_batches
@@ -276,7 +276,7 @@ def _mend_dlt645(data: bytes) -> bytes:
     body = bytearray(data[start : start + 210])
     del body[max(10, len(body) - 2) :]
     body[7], body[9] = START, len(body) - 10
-    return data[:start] + bytes(body) + bytes((sum8(body), 0x16))
+    return data[:start] + bytes(body) + bytes((sum8(bytes(body)), 0x16))
 
 
 def _mend_rtu(data: bytes) -> bytes:
@@ -357,15 +357,16 @@ def _same(_: object) -> None:
     """Nothing to explain."""
 
 
-_DIRECTIONS: Final = (None, "request", "reply")
+_DIRECTIONS: Final[tuple[Direction | None, ...]] = (None, "request", "reply")
 
 
 @cache
 def targets() -> dict[str, Target]:
     """Every framer and parser that takes bytes from outside, by name."""
-    modbus = {"held": lambda f: f.pending, "quiet": lambda f: f.flush()}
-    rtu: Callable[[int], Any] = lambda k: RtuFramer(_DIRECTIONS[k % 3])  # type: ignore[arg-type]  # noqa: E731
-    mbap: Callable[[int], Any] = lambda k: MbapFramer(_DIRECTIONS[k % 3])  # type: ignore[arg-type]  # noqa: E731
+
+    def modbus(make: Callable[[int], Any], explain: Callable[[Any], object]) -> Probe:
+        return StreamProbe(make, lambda f: f.pending, lambda f: f.flush(), explain)
+
     found = (
         Target(
             "dlt645", _dlt645_seeds(), _mend_dlt645,
@@ -375,11 +376,11 @@ def targets() -> dict[str, Target]:
         ),
         Target(
             "modbus-rtu", tuple(with_crc(p) for p in _modbus_pdus()), _mend_rtu,
-            lambda: StreamProbe(rtu, explain=lambda f: decode_rtu(f.raw), **modbus),
+            lambda: modbus(lambda k: RtuFramer(_DIRECTIONS[k % 3]), lambda f: decode_rtu(f.raw)),
         ),
         Target(
             "modbus-tcp", tuple(_mbap(p) for p in _modbus_pdus()), _mend_mbap,
-            lambda: StreamProbe(mbap, explain=lambda f: decode_tcp(f.raw), **modbus),
+            lambda: modbus(lambda k: MbapFramer(_DIRECTIONS[k % 3]), lambda f: decode_tcp(f.raw)),
         ),
         Target("modbus-reply", tuple(_reply(n) for n in range(len(_REPLY_WIRES))), _mend_rtu, ReplyProbe),
         Target("mqtt", _message_seeds(), _mend_json, MessageProbe),
