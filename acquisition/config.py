@@ -12,7 +12,8 @@ class LinkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
     kind: serial | tcp | listen-tcp | listen-udp | mqtt. `framing` (Modbus only): rtu | tcp.
     serial: port, baud, parity N/E/O, bytesize, stopbits, rs485. tcp: host, port_no. mqtt: host, port_no, topic, tls.
-    turnaround_ms: pause between a reply and the next request. margin_ms: added to every computed time-out.
+    turnaround_ms: pause between a reply and the next request (two byte times at least; adapters often want 20 to 50 ms,
+    good ones take less). margin_ms: added to every computed time-out.
     half_open_s: a socket on which requests stay unanswered and no byte comes for so long is closed and reopened.
     listen-*: a modem says `register_prefix` and a name, and serves the devices whose option `line` is that name;
     `heartbeat` is the text that it sends to keep its connection alive.
@@ -37,7 +38,7 @@ class LinkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     admission_per_s: float = 500.0
     idle_timeout_s: float = 900.0
     connect_timeout_s: float = 5.0
-    turnaround_ms: float = 25.0
+    turnaround_ms: float = 20.0
     margin_ms: float = 50.0
     reconnect_min_s: float = 1.0
     reconnect_max_s: float = 60.0

@@ -18,6 +18,7 @@ from ..link import LinePolicy, Station
 from ..profile import Profile
 
 BITS_PER_BYTE = 11  # start, eight data, parity, stop: the longest form
+LEAST_TURNAROUND_BYTES = 2  # a line needs this much to change its direction
 LISTENERS = ("listen-tcp", "listen-udp")
 
 
@@ -50,14 +51,15 @@ def make_station(device: Device, profile: Profile, config: LinkConfig) -> Statio
     packets = wire == "modbus-tcp" or config.kind == "mqtt"
     timing = profile.timing
     turnaround_ms = timing.turnaround_ms if timing.turnaround_ms is not None else config.turnaround_ms
+    byte_s = 0.0 if packets else BITS_PER_BYTE / config.baud
     return Station(
         device=device,
         profile=profile,
         wire=wire,
-        byte_s=0.0 if packets else BITS_PER_BYTE / config.baud,
+        byte_s=byte_s,
         reply_timeout_s=timing.reply_timeout_s,
         inter_byte_s=timing.inter_byte_s,
-        turnaround_s=0.0 if packets else turnaround_ms / 1000,
+        turnaround_s=0.0 if packets else max(turnaround_ms / 1000, LEAST_TURNAROUND_BYTES * byte_s),
     )
 
 

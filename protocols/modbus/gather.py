@@ -39,7 +39,7 @@ class _Family:
         self.patterns = unsigned.view(self.dtype) if code[0] != "f" else None
 
     def take(self, data: NDArray[np.uint8]) -> tuple[NDArray[np.generic], NDArray[np.bool_] | None]:
-        """Raw numbers (k, n) of `data` (k, bytes), and which of them are a not-available pattern (None: none is known)."""
+        """Raw numbers (k, n) of `data` (k, bytes); which of them are a not-available pattern (None: none is known)."""
         raw: NDArray[np.generic] = data.take(self.index, axis=1).view(self.dtype)
         if self.patterns is None or not len(self.patterns):
             return raw, None
