@@ -141,9 +141,9 @@ def test_a_start_that_fails_shows_the_log(area: Path) -> None:
         broken.start()
 
 
-def test_a_killed_initdb_leaves_nothing_behind(area: Path) -> None:
-    shutil.rmtree(area / "data", ignore_errors=True)
-    (area / "data.new").mkdir(parents=True)
+def test_a_killed_initdb_leaves_nothing_behind(area: Path, cluster: Path) -> None:
+    shutil.rmtree(cluster)
+    (area / "data.new").mkdir()
     (area / "data.new" / "half").touch()
     with quick(area) as server:
         assert server._postmaster() is not None
