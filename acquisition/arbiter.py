@@ -23,9 +23,12 @@ CLASSES = len(Priority)
 
 
 class Entry:
-    """A queued item: `probe` = the one try of a quarantined device; `exchange` is set once it has begun."""
+    """A queued item: `probe` = the one try of a quarantined device; `exchange` is set once it has begun.
 
-    __slots__ = ("enqueued_s", "exchange", "item", "key", "probe", "replies", "silences")
+    `turn`: the number of this conversation among all of its device, renewed each time that it gets the line.
+    """
+
+    __slots__ = ("enqueued_s", "exchange", "item", "key", "probe", "replies", "silences", "turn")
 
     def __init__(self, item: WorkItem, key: Hashable, enqueued_s: float, *, probe: bool = False) -> None:
         self.item = item
@@ -35,6 +38,7 @@ class Entry:
         self.exchange: Exchange | None = None
         self.replies = 0
         self.silences = 0
+        self.turn = 0
 
 
 class _Class:

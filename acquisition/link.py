@@ -25,7 +25,7 @@ from enum import Enum
 from ..model.control import ControlAnswer
 from ..model.devices import Device
 from ..model.lang import tr
-from ..model.work import Exchange, LinkCounters, Outcome, Priority, Status, WorkItem
+from ..model.work import Exchange, Interruptible, LinkCounters, Outcome, Priority, Status, WorkItem
 from ..protocols.common.errors import FuheError
 from .arbiter import Arbiter, Entry
 from .profile import Profile
@@ -43,6 +43,7 @@ class Station:
     """A device as its line needs it: `wire` names the bytes for the read-only guard; times in seconds.
 
     byte_s: line time of one byte (11 bits), 0 where there is no serial line. slack_s grows with late replies.
+    turns: how often a conversation with the device got the line.
     """
 
     device: Device
@@ -54,6 +55,7 @@ class Station:
     turnaround_s: float
     slack_s: float = 0.0
     reached_s: float | None = None
+    turns: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -308,6 +310,10 @@ class Line:
                 except FuheError as error:
                     self._end(entry, Outcome(status=Status.CANCELLED, reason=str(error)))
                     continue
+            elif entry.turn != station.turns and isinstance(entry.exchange, Interruptible):
+                entry.exchange.interrupted()
+            station.turns += 1
+            entry.turn = station.turns
             self._running, self._station, self._slice_began_s = entry, station, now_s
             return entry
         return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from .control import ControlAction, ControlAnswer
 from .readings import ReadingBatch
@@ -127,6 +127,14 @@ class Exchange(Protocol):
 
     def outcome(self, now_us: int) -> Outcome:
         """The result; also callable early (cancelled, link lost): then what was read so far."""
+
+
+@runtime_checkable
+class Interruptible(Protocol):
+    """An exchange whose requests depend on each other in the device's memory (DL/T 645 follow-on frames)."""
+
+    def interrupted(self) -> None:
+        """Another conversation with the same device went in between; called before the next `next_request`."""
 
 
 @dataclass(slots=True)

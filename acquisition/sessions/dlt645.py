@@ -29,6 +29,7 @@ from ...protocols.dlt645.items import lookup
 from ..profile import Profile
 
 MAX_PARTS: Final = 256
+MAX_BEGINNINGS: Final = 10  # of one chain of follow-on frames that commands interrupt again and again
 TYPICAL_TARIFFS: Final = 4  # for the expected length of a block over tariffs
 UNKNOWN_BYTES: Final = 20
 GIVE_UP_AFTER: Final = 2  # items in a row without any answer
@@ -39,11 +40,15 @@ _FINAL_ERRORS: Final = {"2007": 0b110, "1997": 0b111}
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One question. data: length of DATA expected back; repeat False: never sent twice (relay commands)."""
+    """One question. data: length of DATA expected back; repeat False: never sent twice (relay commands).
+
+    chained: it goes on where the question before left off; worthless once the meter was asked something else.
+    """
 
     frame: Frame
     data: int = 0
     repeat: bool = True
+    chained: bool = False
 
 
 Script = Generator[Ask, Frame | None, None]
@@ -92,6 +97,7 @@ class MeterExchange:
         self._started = False
         self._over = False
         self._silent_items = 0
+        self._interrupted = False
         self._framer = Framer(int(profile.quirks.get("data_limit", "200")))
 
     def start(self, script: Script) -> MeterExchange:
@@ -137,6 +143,12 @@ class MeterExchange:
         if self._ask is None or self._drain():
             return
         if not self._ask.repeat or self._tries > self.profile.timing.retries:
+            self._ask = None
+
+    def interrupted(self) -> None:
+        """Another request to this meter came between: any chain of follow-on frames has ended with it."""
+        self._interrupted = True
+        if self._ask is not None and self._ask.chained:
             self._ask = None
 
     def outcome(self, now_us: int) -> Outcome:
@@ -218,24 +230,30 @@ class MeterExchange:
         )
 
     def read_request(self, frame: Frame, di: str, expected: int) -> Reading:
-        """The same for any reading request. A chain that breaks (another request came between) is begun once more."""
+        """The same for any reading request. A chain that breaks is begun once more; one that was interrupted, again."""
         size = 4 if self.version == "2007" else 2
-        for attempt in (1, 2):
+        broken = 0
+        for _ in range(MAX_BEGINNINGS):
+            self._interrupted = False
             reply = yield Ask(frame, size + expected)
             parts = [self._part(reply, size, tail=0)]
             try:
                 while reply is not None and reply.follow_on:
+                    if self._interrupted:
+                        raise Missing("interrupted")
                     if len(parts) >= MAX_PARTS:
                         raise Missing("more than 255 follow-on frames")
-                    reply = yield Ask(requests.read_follow_on(self.device.address, di, len(parts), self.version), 200)
+                    follow = requests.read_follow_on(self.device.address, di, len(parts), self.version)
+                    reply = yield Ask(follow, 200, chained=True)
                     parts.append(self._part(reply, size, tail=1 if self.version == "2007" else 0))
             except Missing:
-                if attempt == 2:
+                broken += not self._interrupted
+                if broken == 2:
                     raise
                 continue
             self._silent_items = 0
             return b"".join(parts)
-        raise AssertionError("unreachable")
+        raise Missing(tr("commands to this meter came between again and again", "反复被对该表的命令打断"))
 
     def _part(self, reply: Frame | None, size: int, *, tail: int) -> bytes:
         if reply is None:

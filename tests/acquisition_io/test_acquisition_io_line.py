@@ -150,6 +150,25 @@ def test_control_goes_between_two_transactions_of_a_long_exchange_which_then_goe
     assert world.done[0][1].priority is Priority.CONTROL
 
 
+def test_an_exchange_is_told_when_another_conversation_with_its_device_came_between(kit: Any) -> None:
+    told: list[tuple[int, int]] = []
+
+    class Chained(kit.ToyExchange):  # type: ignore[misc]
+        def interrupted(self) -> None:
+            told.append((self.device.id, self.step))
+
+    line = kit.line(2)
+    line.open_exchange = lambda station, item: Chained(station.device, item, int((item.items or ("1",))[0]), 2)
+    line.up(0.0)
+    world = World(line)
+    world.submit(kit.item(1, Priority.RECALL, items=("10",)))
+    world.at(0.3, lambda: world.submit(control(2)))  # another device: of no importance
+    world.at(0.8, lambda: world.submit(control(1)))
+    world.run(60.0)
+    assert [device for device, _ in told] == [1] and 0 < told[0][1] < 10
+    assert [o.status for _, _, o in world.done] == [Status.DONE] * 3
+
+
 def test_a_long_exchange_steps_aside_when_its_slice_is_used_up(kit: Any) -> None:
     line = kit.line(2, policy=LinePolicy(slice_s=2.0))
     line.up(0.0)

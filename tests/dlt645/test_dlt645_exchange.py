@@ -16,7 +16,7 @@ from fuhe.model.devices import Credentials, Device, Point
 from fuhe.model.quality import Source
 from fuhe.model.quantities import by_id
 from fuhe.model.times import DAY_US, US, business_to_us
-from fuhe.model.work import Duty, Outcome, Priority, Request, Status, WorkItem
+from fuhe.model.work import Duty, Interruptible, Outcome, Priority, Request, Status, WorkItem
 from fuhe.protocols.common.errors import UsageError
 from fuhe.protocols.common.times import decode_datetime, encode_datetime
 from fuhe.protocols.dlt645.frame import Frame, address_to_wire, cut
@@ -244,6 +244,32 @@ def test_a_broken_follow_on_chain_is_begun_again() -> None:
 
     outcome, _ = talk(item(Duty.LIVE, items=("0001FF01",)), other_request_between)
     assert outcome.status is Status.DONE and samples(outcome)["forward_active_t8"] == 8
+
+
+@pytest.mark.parametrize("answered", [True, False])
+@pytest.mark.parametrize("after", [1, 2, 3])
+def test_a_chain_that_a_command_interrupts_is_begun_again_from_its_first_request(after: int, answered: bool) -> None:
+    """The meter forgets the chain at any other request (here: after `after` requests); nothing is lost or doubled."""
+    meter = FakeMeter({"0001FF01": payload("0001FF01", *range(64)), "02010100": payload("02010100", "230.1")}, part=80)
+    exchange = open_exchange(DEVICE, PROFILE, item(Duty.LIVE, items=("0001FF01", "02010100")), Credentials())
+    assert isinstance(exchange, Interruptible)
+    valid, sent = True, 0
+    while (request := exchange.next_request(NOW_US)) is not None and sent < 20:
+        sent += 1
+        (frame,), _ = cut(request.data)
+        assert isinstance(frame, Frame)
+        valid = valid or frame.control == 0x11
+        assert valid, "a follow-on request after another request"
+        if sent == after and not answered:
+            exchange.silence(NOW_US)
+        else:
+            assert exchange.receive(meter(frame)[0].encode(), NOW_US)
+        if sent == after:
+            exchange.interrupted()
+            valid = False
+    outcome = exchange.outcome(NOW_US)
+    assert outcome.status is Status.DONE and samples(outcome)["forward_active_t8"] == 8
+    assert samples(outcome)["voltage_a"] == 230.1
 
 
 # --- freezes and settlements ----------------------------------------------------------------------------------------
