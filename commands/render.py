@@ -20,7 +20,7 @@ _LABELS: Final = {
     "data_unmasked": ("data (minus 33H)", "数据域 (减33H)"),
     "di": ("data identifier", "数据标识"),
     "seq": ("follow-on number", "帧序号"),
-    "count": ("records asked", "请求块数"),
+    "count": ("number asked", "请求数量"),
     "from_time": ("from", "起始时间"),
     "error_byte": ("error word", "错误信息字"),
     "error_word": ("error word", "错误信息字"),
