@@ -499,7 +499,7 @@ def stage(seed: int, days: int, keep: bool = False) -> Iterator[Drill]:
 
 
 def run(
-    kills: int, seed: int, *, days: int = 2, settle_s: float = 300, say: Callable[[str], object] = print
+    kills: int, seed: int, *, days: int = 2, settle_s: float = 180, say: Callable[[str], object] = print
 ) -> dict[str, Any]:
     """The whole drill; the report, or Failure."""
     begun = time.monotonic()
@@ -535,11 +535,11 @@ def run(
         drill.numbers.stop()
         left = drill.settle(settle_s)
         stop_s = drill.stop()
-        if any(left.values()):
-            raise Failure(f"still waiting after {settle_s:.0f} s: {left}")
         if drill.postmasters():
             raise Failure("the daemon ended in good order but left its embedded server behind")
         report = drill.examine()
+        if any(left.values()):
+            raise Failure(f"still waiting after {settle_s:.0f} s: {left}; {report}")
         audit = json.loads(drill.fuhe("audit", "verify", "--json"))
         if not audit["sound"]:
             raise Failure(f"audit: {audit}")
