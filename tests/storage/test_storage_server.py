@@ -184,8 +184,11 @@ def test_unreachable_directories_are_named_not_opened() -> None:
 def test_unreadable_binaries_are_copied(area: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     closed = Path(tempfile.mkdtemp(prefix="fuhe-wheel-"))
     try:
-        shutil.copytree(module.installed_binaries().parent, closed / "pginstall")
-        monkeypatch.setattr(module, "installed_binaries", lambda: closed / "pginstall" / "bin")
+        package = module.installed_binaries().parents[1]
+        for part in (package, package.with_name(f"{package.name}.libs")):
+            shutil.copytree(part, closed / part.name)
+        monkeypatch.setattr(module, "installed_binaries", lambda: closed / package.name / "pginstall" / "bin")
+        shutil.rmtree(area / "data", ignore_errors=True)  # so that initdb, too, runs from the copy
         with quick(area) as server:
             assert server.bin_dir.is_relative_to(area)
         assert closed.stat().st_mode & 0o077 == 0
