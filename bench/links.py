@@ -97,7 +97,7 @@ def _serve_meters() -> None:
 
 
 @contextlib.contextmanager
-def _far_end(kind: str) -> Iterator[str]:
+def far_end(kind: str) -> Iterator[str]:
     process = subprocess.Popen(
         [sys.executable, "-m", "bench.links", kind], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -202,8 +202,8 @@ async def _bare(port: int, seconds: float) -> float:
     ask, head = struct.Struct(">HHHBBHH"), struct.Struct(">HHHBBB")
 
     class Client(asyncio.Protocol):
-        def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            self.transport: Any = transport
+        def connection_made(self, transport: Any) -> None:
+            self.transport = transport
             self.ended = loop.create_future()
             self.number = 0
             self.transport.write(ask.pack(0, 0, 6, 1, 3, FIRST, REGISTERS))
@@ -388,7 +388,7 @@ def run(quick: bool = False) -> list[Row]:
     """All figures; `quick` shortens the windows."""
     seconds = 4.0 if quick else 15.0
     settle()  # as the daemon does
-    with tempfile.TemporaryDirectory() as folder, _far_end("modbus") as number:
+    with tempfile.TemporaryDirectory() as folder, far_end("modbus") as number:
         home, port = Path(folder), int(number)
         bare_cpu, bare_values = asyncio.run(_pymodbus(port, seconds))
         cpu, values, asked = asyncio.run(_paced(port, home / "paced", seconds))
@@ -403,7 +403,7 @@ def run(quick: bool = False) -> list[Row]:
         over = asyncio.run(_overload(port, home / "over", seconds))
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
-        ports = [stack.enter_context(_far_end("meters")) for _ in TURNAROUND_MS]
+        ports = [stack.enter_context(far_end("meters")) for _ in TURNAROUND_MS]
         items = tuple(LENGTHS) * (1 if quick else 3)
         lines = asyncio.run(_serial(ports, Path(folder) / "serial", items))
     ours, pymodbus = cpu / values * 1e6, bare_cpu / bare_values * 1e6

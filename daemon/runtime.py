@@ -54,6 +54,7 @@ from .pace import settle
 from .recalls import Recalls
 from .requests import RequestServer
 from .secrets import SecretBook
+from .statebook import StateBook
 from .supervision import Supervision
 
 log = logging.getLogger(__name__)
@@ -61,6 +62,8 @@ log = logging.getLogger(__name__)
 REPORT_S = 2.0
 CONTROL_S = 0.5
 DRAIN_S = 30.0
+OPEN_ITEMS = 20_000  # that wait on all lines together (about 1 KiB each) before the cycles hold back
+OPEN_ITEMS_PER_DEVICE = 4  # of large fleets, so that what waits for dead lines does not hold back the others
 
 
 @contextlib.contextmanager
@@ -165,6 +168,7 @@ class Daemon:
             secrets=self._secrets.password,
         )
         self._field = EngineField(self._engine, self._live, self._clock, lambda d: self._secrets.knows(d))
+        self._book = StateBook(database, self._engine, self._field, self._clock)
         self._recalls = Recalls(database, self._engine, config.cycles, self._clock)
         self._supervision = Supervision(database, self._engine, self._field, self._clock)
         self._scheduler = CycleScheduler(
@@ -221,7 +225,7 @@ class Daemon:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
             await self._engine.stop()
-            await asyncio.to_thread(self._write_state)
+            await self._book.write(self._state(), everything=True)
             for collector in metrics:
                 REGISTRY.unregister(collector)
             if health is not None:
@@ -278,8 +282,9 @@ class Daemon:
     # -- work ---------------------------------------------------------------------------------------------------------
 
     async def _submit(self, items: Sequence[WorkItem]) -> None:
-        """Cycles' items to the links; waits while the journal is behind (back-pressure)."""
-        while self._engine.full:
+        """Cycles' items to the links; waits while the journal is behind or too much waits on the lines already."""
+        most = max(OPEN_ITEMS, OPEN_ITEMS_PER_DEVICE * len(self._devices))
+        while self._engine.full or self._engine.open_items >= most:
             await self._clock.sleep(0.1)
         for item in items:
             self._engine.submit(item)
@@ -317,7 +322,7 @@ class Daemon:
             else:
                 self.modes.clear_cause("journal")
             try:
-                await asyncio.to_thread(self._write_state)
+                await self._book.write(self._state())
                 self.modes.clear_cause("database")
             except (psycopg.Error, LinkError) as error:
                 self.modes.raise_cause(
@@ -343,50 +348,15 @@ class Daemon:
             "timescaledb": self._database.timescale,
         }
 
-    def _write_state(self) -> None:
-        """In a thread: mode, links and devices into the database, for `fuhe status`."""
-        links = {
-            s.name: {
-                "kind": s.kind,
-                "up": s.up,
-                "reason": s.reason,
-                "devices": s.devices,
-                "waiting": sum(s.depth),
-                "oldest_s": round(s.oldest_age_s, 1),
-                "quarantined": s.quarantined,
-                "requests": s.counters.requests,
-                "replies": s.counters.replies,
-                "silences": s.counters.silences,
-            }
-            for s in self._engine.link_states()
-        }
-        now_us = self._clock.now_us()
-        devices = [
-            states.DeviceState(
-                device=s.device,
-                online=bool(self._field.online(s.device)),
-                last_seen_us=s.reached_us,
-                failures=s.silent,
-                quarantined=s.quarantined_us is not None,
-                clock_offset_s=self._field.clock_offset_s(s.device),
-                reason=s.unserved,
-            )
-            for s in self._engine.device_states()
-        ]
-        with self._database.connect() as connection:
-            states.put_link_states(connection, links)
-            states.put_device_states(connection, devices)
-            states.put_daemon_state(
-                connection,
-                states.DaemonState(
-                    name="main",
-                    mode=self.modes.mode.name,
-                    reason=self.modes.reason,
-                    started_us=self._started_us,
-                    heartbeat_us=now_us,
-                    detail=self._status(),
-                ),
-            )
+    def _state(self) -> states.DaemonState:
+        return states.DaemonState(
+            name="main",
+            mode=self.modes.mode.name,
+            reason=self.modes.reason,
+            started_us=self._started_us,
+            heartbeat_us=self._clock.now_us(),
+            detail=self._status(),
+        )
 
     def _mode_changed(self, mode: Mode, reason: str) -> None:
         log.warning("mode %s", mode.name, extra={"reason": reason})

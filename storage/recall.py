@@ -162,17 +162,18 @@ class Completeness:
 
 
 def put_completeness(connection: Connection, rows: Sequence[Completeness]) -> None:
-    """Store figures (the newest count wins; `first_pass` is kept once it was set). Commits."""
+    """Store figures (the newest count wins; `first_pass` is kept once it was set), one of each key. Commits."""
     if not rows:
         return
-    with connection.transaction(), connection.cursor() as cursor:
-        cursor.executemany(
-            "INSERT INTO completeness (point, class, day, due, got, first_pass, exempt)"
-            " VALUES (%s, %s, %s, %s, %s, %s, %s)"
+    columns = zip(*((r.point, r.data_class, r.day, r.due, r.got, r.first_pass, r.exempt) for r in rows), strict=True)
+    with connection.transaction():
+        connection.execute(
+            "INSERT INTO completeness (point, class, day, due, got, first_pass, exempt) SELECT * FROM"
+            " unnest(%s::int4[], %s::text[], %s::date[], %s::int4[], %s::int4[], %s::int4[], %s::int4[])"
             " ON CONFLICT (day, class, point) DO UPDATE SET due = excluded.due, got = excluded.got,"
             " first_pass = greatest(completeness.first_pass, excluded.first_pass), exempt = excluded.exempt,"
             " updated = now()",
-            [(r.point, r.data_class, r.day, r.due, r.got, r.first_pass, r.exempt) for r in rows],
+            [list(column) for column in columns],
         )
 
 

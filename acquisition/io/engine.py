@@ -109,6 +109,11 @@ class Engine:
         """The sink is behind: only control starts."""
         return self.collector.full
 
+    @property
+    def open_items(self) -> int:
+        """Items that were submitted and have not ended."""
+        return len(self._pending)
+
     async def start(self) -> None:
         """Open all links. LinkError when a listener's address is taken (nothing stays open then)."""
         self._running = True
@@ -221,25 +226,36 @@ class Engine:
             )
         return states
 
+    def devices(self) -> list[int]:
+        """Numbers of all devices, served or not."""
+        return [*self._line_of, *self._unserved]
+
+    def device_state(self, device: int) -> DeviceState | None:
+        """When it was last heard, whether it is quarantined, or why it is not served; None: no such device."""
+        if device in self._unserved:
+            return DeviceState(device=device, line="", unserved=self._unserved[device])
+        name = self._line_of.get(device, "")
+        owner = self._owners.get(name)
+        if owner is None:
+            return None
+        quarantine = owner.line.quarantine
+        return DeviceState(
+            device=device,
+            line=name,
+            reached_us=self._stamp(owner.line.stations[device].reached_s),
+            quarantined_us=self._stamp(quarantine.since_s(device)),
+            silent=quarantine.silent_count(device),
+        )
+
     def device_states(self) -> list[DeviceState]:
-        """Every device: when it was last heard, whether it is quarantined, or why it is not served."""
-        offset_us = self._clock.now_us() - round(self._clock.monotonic_s() * 1e6)
+        """Every device."""
+        return [state for state in map(self.device_state, self.devices()) if state is not None]
 
-        def stamp(at_s: float | None) -> int | None:
-            return None if at_s is None else round(at_s * 1e6) + offset_us
-
-        served = [
-            DeviceState(
-                device=device,
-                line=name,
-                reached_us=stamp(station.reached_s),
-                quarantined_us=stamp(owner.line.quarantine.since_s(device)),
-                silent=owner.line.quarantine.silent_count(device),
-            )
-            for name, owner in self._owners.items()
-            for device, station in owner.line.stations.items()
-        ]
-        return served + [DeviceState(device=d, line="", unserved=why) for d, why in self._unserved.items()]
+    def _stamp(self, at_s: float | None) -> int | None:
+        """UTC µs of a monotonic instant, to the second: the two clocks drift, and a state should change with cause."""
+        if at_s is None:
+            return None
+        return round(self._clock.now_us() / 1e6 + at_s - self._clock.monotonic_s()) * 1_000_000
 
     def listening(self, link: str) -> tuple[str, int]:
         """Address of a listener (useful where port 0 was configured)."""

@@ -98,7 +98,7 @@ def make_device(number: int, link: str = "line", **options: str) -> Device:
 
 
 def make_station(number: int, **changes: float) -> Station:
-    values = {
+    values: dict[str, Any] = {
         "byte_s": 11 / 9600, "reply_timeout_s": 0.5, "inter_byte_s": 0.5, "turnaround_s": 0.025, **changes
     }  # fmt: skip
     return Station(device=make_device(number), profile=PROFILE, wire="toy", **values)
