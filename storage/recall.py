@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
+import msgspec
 import psycopg
 
 Connection = psycopg.Connection[Any]
@@ -165,15 +166,15 @@ def put_completeness(connection: Connection, rows: Sequence[Completeness]) -> No
     """Store figures (the newest count wins; `first_pass` is kept once it was set), one of each key. Commits."""
     if not rows:
         return
-    columns = zip(*((r.point, r.data_class, r.day, r.due, r.got, r.first_pass, r.exempt) for r in rows), strict=True)
     with connection.transaction():
         connection.execute(
-            "INSERT INTO completeness (point, class, day, due, got, first_pass, exempt) SELECT * FROM"
-            " unnest(%s::int4[], %s::text[], %s::date[], %s::int4[], %s::int4[], %s::int4[], %s::int4[])"
+            "INSERT INTO completeness (point, class, day, due, got, first_pass, exempt) SELECT point, data_class,"
+            " day, due, got, first_pass, exempt FROM json_to_recordset(%s::json) AS row (point int4, data_class text,"
+            " day date, due int4, got int4, first_pass int4, exempt int4)"
             " ON CONFLICT (day, class, point) DO UPDATE SET due = excluded.due, got = excluded.got,"
             " first_pass = greatest(completeness.first_pass, excluded.first_pass), exempt = excluded.exempt,"
             " updated = now()",
-            [list(column) for column in columns],
+            (msgspec.json.encode(rows).decode(),),
         )
 
 
