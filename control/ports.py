@@ -59,6 +59,11 @@ class PowerWindow:
         return float(self.kw.min()) if len(self.kw) else None
 
 
+def target_of(link: str, address: str) -> str:
+    """Where frames of a device go: its line and its address there."""
+    return f"{link}/{address}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceFacts:
     """What profile, archive and secrets say about a device's control side. None = not known, and then no trip.
@@ -66,7 +71,8 @@ class DeviceFacts:
     has_protection: the model has a protection state (保电) that `SwitchState.protected` shows; has_contact: the switch
     position is a feedback contact; has_clock: the model has a clock; has_setpoint: it holds a security setpoint
     (setpoint_kw, primary kW); keys_ok: passwords and keys are present and have not been refused; model_known: profile
-    and firmware are known; can_control: the profile has control means.
+    and firmware are known; can_control: the profile has control means; target: where a frame would go now
+    (`target_of`), which must be what the second person confirmed.
     """
 
     can_control: bool | None = None
@@ -77,6 +83,7 @@ class DeviceFacts:
     setpoint_kw: float | None = None
     keys_ok: bool | None = None
     model_known: bool | None = None
+    target: str | None = None
 
 
 class Field(Protocol):

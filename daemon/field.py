@@ -8,15 +8,18 @@ from decimal import Decimal
 from ..acquisition.io.clock import Clock
 from ..acquisition.io.engine import Engine
 from ..acquisition.profile import Profile
-from ..control.ports import DeviceFacts, PowerWindow
+from ..control.ports import DeviceFacts, PowerWindow, target_of
 from ..model.control import ActionKind, ControlAction, ControlAnswer, SwitchState
 from ..model.devices import Device
 from ..model.times import US
 from ..model.work import Duty, Outcome, Priority, Status, WorkItem
+from ..protocols.common.errors import LinkError
 from .livepower import LivePower
 
 NEVER_LEFT = frozenset({Status.EXPIRED, Status.CANCELLED, Status.LINK_DOWN, Status.READ_ONLY, Status.QUARANTINED})
 """Statuses of an item without an answer of its own that say that no byte of it was sent."""
+CLOCK_KEPT_S = 26 * 3600
+"""A measured clock offset counts so long: a little more than the daily check."""
 
 
 class EngineField:
@@ -37,7 +40,7 @@ class EngineField:
         self._online_us, self._patience_s = online_s * US, patience_s
         self._devices: dict[int, Device] = {}
         self._profiles: Mapping[str, Profile] = {}
-        self._offsets: dict[int, float] = {}
+        self._offsets: dict[int, tuple[int, float]] = {}
         self._seen: dict[int, int] = {}
         self._reads = 0
 
@@ -49,7 +52,7 @@ class EngineField:
         """The device was heard (and its clock read)."""
         self._seen[device] = seen_us
         if clock_offset_s is not None:
-            self._offsets[device] = clock_offset_s
+            self._offsets[device] = (seen_us, clock_offset_s)
 
     async def operate(self, device_id: int, action: ControlAction) -> ControlAnswer:
         """See `Field`. Without an answer of the exchange, what may have left counts as sent and unknown."""
@@ -64,15 +67,21 @@ class EngineField:
         )
 
     async def read_state(self, device_id: int, round: int) -> SwitchState | None:
-        """See `Field`."""
+        """See `Field`. LinkError in read-only mode where the question itself is a message that the guard stops (MQTT).
+
+        The id is new in every life of the daemon: a device refuses an id that it has seen (domain 9.5).
+        """
         self._reads += 1
+        now_us = self._clock.now_us()
         action = ControlAction(
-            id=f"state-{device_id}-{round}-{self._reads}",
+            id=f"state-{device_id}-{round}-{now_us}-{self._reads}",
             kind=ActionKind.READ_STATE,
             round=round,
-            valid_until_us=self._clock.now_us() + round_us(self._patience_s),
+            valid_until_us=now_us + round_us(self._patience_s),
         )
         outcome = await self._submit(device_id, action)
+        if outcome.status is Status.READ_ONLY:
+            raise LinkError(outcome.reason)
         return outcome.answer.state if outcome.answer is not None else None
 
     def power(self, device_id: int, now_us: int, back_s: int) -> PowerWindow:
@@ -88,8 +97,9 @@ class EngineField:
         return None if seen is None else self._clock.now_us() - seen <= self._online_us
 
     def clock_offset_s(self, device_id: int) -> float | None:
-        """See `Field`."""
-        return self._offsets.get(device_id)
+        """See `Field`; an offset older than the daily check (CLOCK_KEPT_S) is not known any more."""
+        at_us, offset_s = self._offsets.get(device_id, (None, 0.0))
+        return None if at_us is None or self._clock.now_us() - at_us > CLOCK_KEPT_S * US else offset_s
 
     def facts(self, device_id: int) -> DeviceFacts | None:
         """See `Field`: the profile's control section, and whether the secrets that the device names are there."""
@@ -108,6 +118,7 @@ class EngineField:
             has_setpoint=False,
             keys_ok=not plan.keys or self._keys_known(device),
             model_known=True,
+            target=target_of(device.link, device.address),
         )
 
     async def _submit(self, device_id: int, action: ControlAction) -> Outcome:
