@@ -19,6 +19,7 @@ from . import orders
 from .audit import DAEMON, Actor, Entry, append, recorded
 from .config import ControlConfig
 from .permissions import Role, require, require_other_person
+from .ports import target_of
 from .records import Conn, fetch_all, fetch_one, insert, scalar, update
 from .rounds import get_round
 from .rules.interlocks import OVERRIDABLE
@@ -94,6 +95,8 @@ class Command:
 
 LIVE_SQL: Final = "state NOT IN ({})".format(", ".join(f"'{s}'" for s in sorted(FINAL)))
 DIGITS: Final = 4
+# Under way to a trip: a release of the order would pass them by and they would stay cut.
+FLYING: Final = frozenset({State.CHECKING, State.SELECTED, State.SENT, State.ACKED, State.ALARMING})
 DEVICE_LOCK: Final = 0x66756865
 
 
@@ -271,9 +274,17 @@ def submit_proposal(conn: Conn, now_us: int, actor: Actor, proposal_id: int, con
         return made
 
 
-def _submit(conn: Conn, now_us: int, actor: Actor, command: Command, event: Event, reason: str = "") -> Command:
+def _submit(
+    conn: Conn,
+    now_us: int,
+    actor: Actor,
+    command: Command,
+    event: Event,
+    reason: str = "",
+    cleared: Mapping[str, object] | None = None,
+) -> Command:
     values: dict[str, object] = {"submitted_at": from_us(now_us), "attempt": command.attempt + 1, "attention": ""}
-    submitted = move(conn, now_us, actor, command, event, values, reason)
+    submitted = move(conn, now_us, actor, command, event, values | dict(cleared or {}), reason)
     _sign(conn, now_us, actor, submitted, "draft", seen_values(submitted))
     return submitted
 
@@ -283,9 +294,7 @@ def resubmit(conn: Conn, now_us: int, actor: Actor, command_id: int, reason: str
     with recorded(conn, now_us, actor, "command.resubmit", f"command:{command_id}"):
         require(actor, "command.submit")
         values: dict[str, object] = {"step": None, "executed_at": None, "selected_at": None, "approved_at": None}
-        command = lock(conn, command_id)
-        update(conn, "command", command_id, values)
-        return _submit(conn, now_us, actor, command, Event.RESUBMIT, reason)
+        return _submit(conn, now_us, actor, lock(conn, command_id), Event.RESUBMIT, reason, values)
 
 
 def approve(conn: Conn, now_us: int, actor: Actor, command_id: int, digits: str, config: ControlConfig) -> Command:
@@ -304,7 +313,8 @@ def approve(conn: Conn, now_us: int, actor: Actor, command_id: int, digits: str,
                     f"提交已超过 {config.approval_within_s} s: 将过期, 请重新提交",
                 )
             )
-        address = str(scalar(conn, "SELECT address FROM device WHERE id = %s", (command.device_id,)))
+        row = conn.execute("SELECT link, address FROM device WHERE id = %s", (command.device_id,)).fetchone()
+        link, address = (str(row[0]), str(row[1])) if row else ("", "")
         if digits.strip() != last_digits(address):
             raise UsageError(tr("these are not the last four digits of the terminal's address", "与终端地址后四位不符"))
         roles = {actor.role, _role_of(conn, drafted)}
@@ -315,7 +325,8 @@ def approve(conn: Conn, now_us: int, actor: Actor, command_id: int, digits: str,
                     "不自动恢复的跳闸须有调度签名",
                 )
             )
-        _sign(conn, now_us, actor, command, "approve", seen_values(command))
+        # Interlock 12 compares: an archive changed behind this signature stops the command.
+        _sign(conn, now_us, actor, command, "approve", seen_values(command) | {"target": target_of(link, address)})
         approved = move(conn, now_us, actor, command, Event.APPROVE, {"approved_at": from_us(now_us)})
         _order_follows(conn, now_us, actor, order)
         return approved
@@ -490,7 +501,7 @@ def release_order(
             raise UsageError(tr("name the spare margin: --margin-kw KW", "请给出恢复裕度: --margin-kw KW"))
         conn.execute("SELECT FROM command WHERE order_id = %s FOR UPDATE", (order_id,))
         mine = commands(conn, order_id=order_id, live=True)
-        flying = [c.id for c in mine if c.state in (State.CHECKING, State.SELECTED, State.SENT, State.ACKED)]
+        flying = [c.id for c in mine if c.state in FLYING]
         if flying:
             raise UsageError(
                 tr(f"commands {flying} are on their way: cancel them or wait", f"命令 {flying} 正在执行: 取消或等待")

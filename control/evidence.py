@@ -15,7 +15,7 @@ from . import orders, plans
 from .commands import Command
 from .config import ControlConfig
 from .freeze import frozen
-from .ports import DeviceFacts, PowerWindow
+from .ports import DeviceFacts, PowerWindow, target_of
 from .records import Conn, fetch_one, scalar
 from .rounds import get_round
 from .rules.interlocks import Evidence, Use
@@ -48,8 +48,9 @@ def collect(conn: Conn, command: Command, use: Use, seen: Seen, config: ControlC
     In the transaction that commits SENT the caller holds the command's lock and the device's lock; the flags read here
     are held against change (FOR SHARE), so that a freeze is either seen or comes after.
     """
-    device = conn.execute("SELECT address, options FROM device WHERE id = %s", (command.device_id,)).fetchone()
+    device = conn.execute("SELECT address, options, link FROM device WHERE id = %s", (command.device_id,)).fetchone()
     address, options = (str(device[0]), dict(device[1])) if device else (None, {})
+    target = target_of(str(device[2]), str(device[0])) if device else None
     simulated = None if device is None else str(options.get("simulated", "0")).lower() in ("1", "true", "yes")
     test = command.environment == "test" and config.environment == "test"
     environment_known = command.environment == config.environment
@@ -102,6 +103,7 @@ def collect(conn: Conn, command: Command, use: Use, seen: Seen, config: ControlC
         keys_ok=facts.keys_ok,
         model_known=None if facts.model_known is None else facts.model_known and bool(facts.can_control),
         address=address,
+        targets=(_approved_target(conn, command), target, facts.target),
         conflicts=_conflicts(conn, command),
         test_environment=test if environment_known else None,
         simulated=simulated,
@@ -171,6 +173,13 @@ def _notice(conn: Conn, command: Command) -> bool:
     ).fetchall()
     tried = {channel for _, channel in rows}
     return any(given for given, _ in rows) or (len(tried) >= 2 and "phone" in tried)
+
+
+def _approved_target(conn: Conn, command: Command) -> str | None:
+    """What the second person of this attempt confirmed."""
+    query = "SELECT seen ->> 'target' FROM approval WHERE command_id = %s AND attempt = %s AND signature = 'approve'"
+    found = scalar(conn, query, (command.id, command.attempt))
+    return None if found is None else str(found)
 
 
 def _conflicts(conn: Conn, command: Command) -> int:

@@ -16,15 +16,15 @@ from ..model.lang import tr
 from ..model.times import US, from_us, to_us
 from . import orders
 from .audit import DAEMON, Entry, append
-from .commands import DEVICE_LOCK, Command, lock, move, note, overrides
+from .commands import DEVICE_LOCK, LIVE_SQL, Command, lock, move, note, overrides
 from .config import ControlConfig
 from .evidence import Seen, collect
 from .ports import DeviceFacts
-from .records import Conn, insert, scalar, update
+from .records import Conn, fetch_all, insert, scalar, update
 from .rounds import measured
 from .rules.interlocks import Checked, Use, check_all, failed
 from .rules.states import Event, State
-from .rules.verify import Drop, DropEvidence, load_is_back, resolve_unknown, verify_drop
+from .rules.verify import BACK_SHARE, Drop, DropEvidence, load_is_back, resolve_unknown, verify_drop
 
 END_REMINDER_US: Final = 30 * 60 * US
 LOST_SUPERVISION_S: Final = 900
@@ -284,12 +284,30 @@ def _now_kw(command: Command, seen: Seen, config: ControlConfig, since_us: int) 
     return seen.power.good(max(since_us + 1, seen.now_us - config.freshness_s * US), seen.now_us).last_kw
 
 
-def judge(command: Command, seen: Seen, config: ControlConfig) -> Drop:
-    """The drop as metering and contact show it now."""
+def _others_kw(conn: Conn, command: Command, config: ControlConfig) -> float:
+    """How much of the fall of this device's power other commands to its other rounds may have caused, primary kW.
+
+    A round counts as far as it was still on in the `power_before_s` before this command's send: with nothing if it was
+    read closed, else with its whole load, so that no kW proves two rounds at once.
+    """
+    assert command.sent_at is not None
+    total, span_us = 0.0, config.power_before_s * US
+    query = f"SELECT * FROM command WHERE device_id = %s AND id <> %s AND sent_at IS NOT NULL AND {LIVE_SQL}"
+    for other in fetch_all(conn, Command, query, (command.device_id, command.id)):
+        still_on = (act_us(other) - to_us(command.sent_at) + span_us) / span_us if span_us else 1.0
+        closed = (other.read_back or {}).get("open") is False
+        kw = 0.0 if closed else max(other.round_kw, other.measured_kw or 0.0)
+        total += min(1.0, max(0.0, still_on)) * kw
+    return total
+
+
+def judge(conn: Conn, command: Command, seen: Seen, config: ControlConfig) -> Drop:
+    """The drop of this command's round as metering and contact show it now."""
+    now_kw = _now_kw(command, seen, config, act_us(command))
     return verify_drop(
         DropEvidence(
             before_kw=command.before_kw,
-            now_kw=_now_kw(command, seen, config, act_us(command)),
+            now_kw=None if now_kw is None else now_kw + _others_kw(conn, command, config),
             quantum_kw=seen.power.quantum_kw,
             round_kw=command.round_kw,
             floor_kw=command.floor_kw,
@@ -304,7 +322,7 @@ def verify(conn: Conn, now_us: int, command_id: int, seen: Seen, config: Control
     command = lock(conn, command_id)
     if command.state is not State.VERIFYING:
         return command
-    drop = judge(command, seen, config)
+    drop = judge(conn, command, seen, config)
     found = {"at_s": round((now_us - act_us(command)) / US, 1)} | asdict(drop)
     values: dict[str, object] = {
         "checks": [*command.checks, found], "check_no": command.check_no + 1, "measured_kw": drop.drop_kw,
@@ -343,6 +361,10 @@ def supervise(conn: Conn, now_us: int, command_id: int, seen: Seen, config: Cont
         text = command.attention
     elif closed:
         text = tr("reclosed while held: look at the site", "保持期间合闸: 现场核查")
+    elif _power_is_back(conn, command, kw):
+        text = tr(
+            f"power is back while held ({kw:.1f} kW): look at the site", f"保持期间负荷恢复 ({kw:.1f} kW): 现场核查"
+        )
     elif kw is None and switch is None:
         text = tr("supervision lost: neither power nor switch state", "失去监视: 无功率无开关状态")
     elif kw is not None and command.floor_kw > 0 and kw < command.floor_kw:
@@ -353,6 +375,18 @@ def supervise(conn: Conn, now_us: int, command_id: int, seen: Seen, config: Cont
     else:
         text = ""
     return _look_again(conn, now_us, command, text, min(config.supervise_s, LOST_SUPERVISION_S))
+
+
+def _power_is_back(conn: Conn, command: Command, kw: float | None) -> bool:
+    """Less than half of the proven drop is left, and no other round of the device was moved since (9.7, Z3)."""
+    if kw is None or command.before_kw is None or not command.measured_kw:
+        return False
+    others = scalar(
+        conn,
+        "SELECT count(*) FROM command WHERE device_id = %s AND id <> %s AND greatest(sent_at, released_at) >= %s",
+        (command.device_id, command.id, command.sent_at),
+    )
+    return not others and command.before_kw - kw < BACK_SHARE * command.measured_kw
 
 
 def commit_release(conn: Conn, now_us: int, command_id: int, seen: Seen, config: ControlConfig) -> bool:
@@ -430,7 +464,9 @@ def resolve_release(
         text = tr("state read back: released", "回读: 已允许合闸")
         values: dict[str, object] = {"released_at": from_us(now_us), "attention": "", "next_check_at": None}
         return move(conn, now_us, DAEMON, command, Event.RELEASE_ACK, values | _read_back(switch), text)
-    return _look_again(conn, now_us, command, command.attention, config.unknown_read_s)
+    # Also after a restart between the commit and the answer: whether the frame left is not known, a person decides.
+    waiting = tr("release not confirmed: control release --again", "恢复未证实: control release --again")
+    return _look_again(conn, now_us, command, command.attention or waiting, config.unknown_read_s)
 
 
 def restored(conn: Conn, now_us: int, command_id: int, seen: Seen, config: ControlConfig) -> Command:

@@ -115,6 +115,7 @@ class Evidence:
     last_step_us: int | None = None
     # 12 address
     address: str | None = None
+    targets: tuple[str | None, str | None, str | None] = (None, None, None)  # approved, in the archive, in the daemon
     # 13 conflict
     conflicts: int | None = None
     # 14 environment
@@ -419,9 +420,19 @@ def _single(e: Evidence, _: Limits) -> Found:
     if e.address is None:
         return _unknown("address of the terminal", "终端地址")
     text = tr(f"address {e.address}", f"地址 {e.address}")
-    if is_single_address(e.address):
-        return _ok(text)
-    return _no(text + tr(" is a broadcast or group address", " 是广播或组地址"))
+    if not is_single_address(e.address):
+        return _no(text + tr(" is a broadcast or group address", " 是广播或组地址"))
+    if e.use is Use.TRIP:
+        if None in e.targets:
+            return _unknown("whether this is the terminal that was approved", "是否为所批准的终端")
+        if len(set(e.targets)) > 1:
+            return _no(
+                tr(
+                    "the terminal's line or address was changed since the approval, or the daemon has not loaded it",
+                    "终端链路或地址在批准后已变更, 或守护进程尚未加载",
+                )
+            )
+    return _ok(text)
 
 
 def _conflict(e: Evidence, _: Limits) -> Found:

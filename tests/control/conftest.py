@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -23,7 +23,7 @@ from fuhe.control.audit import Actor
 from fuhe.control.commands import Command
 from fuhe.control.config import ControlConfig
 from fuhe.control.executor import Executor
-from fuhe.control.ports import DeviceFacts, PowerWindow
+from fuhe.control.ports import DeviceFacts, PowerWindow, target_of
 from fuhe.model.control import ActionKind, ControlAction, ControlAnswer, FrameLog, SwitchState
 from fuhe.model.times import DAY_US, US, from_us
 from fuhe.storage.database import Database
@@ -207,7 +207,8 @@ class World:
                 (name, address, psycopg.types.json.Jsonb({"simulated": "1"} if simulated else {})),
             ).fetchone()
         assert row is not None
-        self.field.devices[row[0]] = FakeDevice({n: FakeRound(k) for n, k in kw.items()}, base_kw)
+        facts = replace(FACTS, target=target_of("l", address))
+        self.field.devices[row[0]] = FakeDevice({n: FakeRound(k) for n, k in kw.items()}, base_kw, facts=facts)
         return int(row[0])
 
     def log_in(self, *names: str) -> None:

@@ -23,6 +23,7 @@ from fuhe.model.times import DAY_US, US
 
 NOW = 1_790_000_000_000_000
 SWITCH = SwitchState(time_us=NOW - US, open=False, command_trip=False, protected=False)
+TARGET = "line-a/000000000012"
 GOOD = Evidence(
     now_us=NOW, plan_active=True, plan_hash_ok=True, plan_from_us=NOW - DAY_US, plan_to_us=NOW + DAY_US,
     row_in_level=True, order_active=True, order_number="D-1", customer_class="N", server_protected=False,
@@ -33,6 +34,7 @@ GOOD = Evidence(
     has_clock=True, keys_ok=True, model_known=True, live_test_us=NOW - 30 * DAY_US, live_test_ok=True, step_kw=100.0,
     step_terminals=2, order_kw=500.0, address="000000000012", conflicts=0, test_environment=True, simulated=True,
     cause_ended=True, margin_kw=1000.0, pickup_kw=100.0, frozen=False,
+    targets=(TARGET, TARGET, TARGET),
 )  # fmt: skip
 LIMITS = Limits(county_load_kw=100_000.0)
 
@@ -58,7 +60,8 @@ FAILS: dict[int, list[dict[str, object]]] = {
     11: [
         {"step_kw": 575.1}, {"step_terminals": 21}, {"last_step_us": NOW - 59 * US},
     ],
-    12: [{"address": "999999999999"}, {"address": "AAAAAAAAAA12"}, {"address": "0"}, {"address": ""}],
+    12: [{"targets": (TARGET, "line-a/000000000013", TARGET)}, {"targets": (TARGET, TARGET, "line-b/000000000012")},
+         {"address": "999999999999"}, {"address": "AAAAAAAAAA12"}, {"address": "0"}, {"address": ""}],
     13: [{"conflicts": 1}, {"switch": replace(SWITCH, open=True)}, {"switch": replace(SWITCH, command_trip=True)}],
     14: [{"simulated": False}, {"test_environment": False}],
     16: [{"frozen": True}],
@@ -178,3 +181,11 @@ def test_release_and_danger_use_their_own_rows() -> None:
 ])  # fmt: skip
 def test_single_addresses(address: str, single: bool) -> None:
     assert is_single_address(address) is single
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_a_terminal_of_which_one_side_is_not_known_is_not_the_approved_one(place: int) -> None:
+    targets: list[str | None] = [TARGET] * 3
+    targets[place] = None
+    assert verdict(12, replace(GOOD, targets=(targets[0], targets[1], targets[2]))) is Verdict.UNKNOWN
+    assert verdict(12, replace(GOOD, use=Use.DANGER, targets=(None, None, None))) is Verdict.PASS
