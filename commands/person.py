@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import click
 from rich.console import Console
@@ -22,6 +23,8 @@ from ..model.lang import tr
 from ..model.times import BUSINESS_ZONE
 from ..storage.database import Database
 from .common import App, print_json
+
+WIDE: Final = 160
 
 
 def now_us() -> int:
@@ -71,11 +74,11 @@ def kw(value: float | None) -> str:
 
 
 def show_table(head: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
-    """A plain table as wide as the terminal."""
+    """A plain table as wide as the terminal; where there is none (pipe, file), COLUMNS or at least WIDE characters."""
     table = Table(*head, title=title or None, title_justify="left")
     for row in rows:
         table.add_row(*[str(cell) for cell in row])
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDE).print(table)
 
 
 def yes_no(value: bool | None) -> str:

@@ -183,3 +183,27 @@ def test_nobody_without_login_and_no_verb_without_person(desk: Desk) -> None:
     assert "not logged in" in desk.run("stranger", "control", "status", code=1)
     assert "not logged in" in desk.run("stranger", "audit", "tail", code=1)
     assert "wrong" in desk.run("stranger", "user", "login", "nobody", code=1)
+
+
+def test_tables_are_wide_where_nobody_says_how_wide(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    desk.run("dispatcher", "user", "login", "dispatcher")
+    words = ["--config", str(desk.config), "control", "status"]
+    wide = CliRunner().invoke(root, words).output.splitlines()
+    assert max(map(len, wide)) > 100 and "acknowledged" in "".join(wide)
+    monkeypatch.setenv("COLUMNS", "80")
+    assert max(map(len, CliRunner().invoke(root, words).output.splitlines())) <= 80
+
+
+def test_a_broken_exported_chain_names_its_first_bad_record(desk: Desk) -> None:
+    desk.run("auditor", "user", "login", "auditor")
+    file = desk.folder / "a.jsonl"
+    desk.run("auditor", "audit", "export", str(file))
+    lines = file.read_text(encoding="utf-8").splitlines()
+    file.write_text("\n".join([*lines[:3], lines[3].replace('"login"', '"logout"', 1), *lines[4:]]) + "\n")
+    forged = next(i for i, (a, b) in enumerate(zip(lines, file.read_text().splitlines(), strict=True), 1) if a != b)
+    result = CliRunner().invoke(root, ["--config", str(desk.config), "audit", "verify", "--file", str(file)])
+    assert result.exit_code == 1 and f"BROKEN at record {forged}" in result.stdout
+    file.write_text("\n".join([*lines[:2], *lines[3:]]) + "\n")
+    result = CliRunner().invoke(root, ["--config", str(desk.config), "audit", "verify", "--file", str(file)])
+    assert result.exit_code == 1 and "record 3 is missing" in result.stdout
