@@ -552,5 +552,5 @@ def demo(directory: Path | None) -> None:
         ),
         highlight=False,
     )
-    for name in ("fleet-curve.png", "shedding.png", "report.html"):
-        console.print(str(page.parent / name), highlight=False, soft_wrap=True)
+    for name in ("fleet-curve.png", "shedding.png", "report.html", ""):
+        console.print(str(page.parent / name) if name else str(page.parent), highlight=False, soft_wrap=True)
