@@ -19,7 +19,7 @@ from .ports import DeviceFacts, PowerWindow, target_of
 from .records import Conn, fetch_one, scalar
 from .rounds import get_round
 from .rules.interlocks import Evidence, Use
-from .rules.states import HELD, PENDING, State
+from .rules.states import FINAL, HELD, PENDING, State
 
 MIN15_S: Final = 900
 _PENDING: Final = [s.value for s in PENDING | {State.SELECTED}]
@@ -200,9 +200,12 @@ def _history(conn: Conn, command: Command, now_us: int) -> dict[str, object]:
         "SELECT count(*) FILTER (WHERE sent_at >= %(today)s AND id <> %(id)s), "
         "max(greatest(released_at, restored_at)) FILTER (WHERE id <> %(id)s), "
         "coalesce(sum(extract(epoch FROM "
-        "least(coalesce(released_at, %(now)s), %(now)s) - greatest(sent_at, %(today)s))) "
-        "FILTER (WHERE id <> %(id)s AND coalesce(released_at, %(now)s) > %(today)s), 0) / 3600 "
-        "FROM command WHERE device_id = %(device)s AND round = %(round)s AND sent_at IS NOT NULL "
+        "least(ended, %(now)s) - greatest(sent_at, %(today)s))) "
+        "FILTER (WHERE id <> %(id)s AND ended > %(today)s), 0) / 3600 "
+        # what ended without a release (alarm cancelled, abandoned, closed by itself) ended with its last change
+        "FROM command, LATERAL (SELECT coalesce(released_at, restored_at, "
+        "CASE WHEN state = ANY(%(final)s) THEN changed_at END, %(now)s) AS ended) e "
+        "WHERE device_id = %(device)s AND round = %(round)s AND sent_at IS NOT NULL "
         "AND state NOT IN ('FAILED', 'NACKED') AND sent_at > %(week)s",
         {
             "today": today,
@@ -211,6 +214,7 @@ def _history(conn: Conn, command: Command, now_us: int) -> dict[str, object]:
             "device": command.device_id,
             "round": command.round,
             "week": from_us(now_us - 7 * DAY_US),
+            "final": [s.value for s in FINAL],
         },
     ).fetchone()
     assert row is not None

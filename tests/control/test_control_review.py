@@ -9,9 +9,12 @@ import pytest
 
 from fuhe.control import audit, commands
 from fuhe.control.commands import Command
+from fuhe.control.evidence import _history
 from fuhe.control.ports import target_of
+from fuhe.control.rules.interlocks import Evidence
 from fuhe.control.rules.states import State
 from fuhe.model.control import ActionKind
+from fuhe.model.times import US
 from fuhe.protocols.common.errors import UsageError
 
 
@@ -141,8 +144,8 @@ async def test_an_order_is_not_released_past_an_alarm_that_still_runs(world: Any
             row["alarm_min"] = 10
 
     await world.step()
-    world.activate_plan_ = world.activate_plan
-    world.activate_plan = lambda: world.activate_plan_(alarm)
+    plan = world.activate_plan
+    world.activate_plan = lambda: plan(alarm)
     made = world.ready()
     world.pass_(1)
     world.execute(made)
@@ -164,3 +167,23 @@ async def test_submitting_again_is_recorded_with_everything_that_it_clears(world
     last = [r for r in audit.read(world.conn, object_=f"command:{c.id}") if r.action == "command.resubmit"][-1]
     assert '"step":null' in last.after and '"approved_at":null' in last.after
     assert c.executed_at is not None and of(world, world.alpha).executed_at is None
+
+
+async def test_a_trip_that_was_cancelled_in_its_alarm_does_not_count_as_hours_without_supply(world: Any) -> None:
+    def alarm(rows: list[dict[str, object]]) -> None:
+        for row in rows:
+            row["alarm_min"] = 10
+
+    await world.step()
+    plan = world.activate_plan
+    world.activate_plan = lambda: plan(alarm)
+    made = world.ready()
+    world.pass_(1)
+    world.execute(made)
+    await world.run(60)
+    c = of(world, world.alpha)
+    commands.cancel(world.conn, world.now_us, world.people["guard"], c.id, "load came back")
+    await world.run(30)
+    assert of(world, world.alpha).state is State.CANCELLED
+    later = Evidence(**_history(world.conn, replace(c, id=0), world.now_us + 3600 * US), now_us=world.now_us)
+    assert later.hours_today is not None and later.hours_today < 0.1 and later.trips_today == 1
