@@ -35,13 +35,15 @@ class StateBook:
         links: dict[str, dict[str, Any]] = {}
         devices: list[states.DeviceState] = []
         now_s = self._clock.monotonic_s()
-        if everything or now_s >= self._next_s:
+        due = everything or now_s >= self._next_s
+        if due:
             links = self._changed_links()
             devices = await self._changed_devices()
-            self._next_s = now_s + (len(self._links) + len(self._devices)) / ROWS_PER_S
         await asyncio.to_thread(self._put, daemon, links, devices)
         self._links |= links
         self._devices |= {s.device: s for s in devices}
+        if due:
+            self._next_s = now_s + (len(self._links) + len(self._devices)) / ROWS_PER_S
 
     def _changed_links(self) -> dict[str, dict[str, Any]]:
         found = {
