@@ -50,12 +50,12 @@ PATIENCE_S = 45.0
 CYCLES = {"curve_s": 900, "event_s": 0, "gap_scan_s": 2, "spread_s": 0}
 CONTROL = {
     "environment": "test", "county_load_kw": 60000.0, "restore_margin_kw": 20000.0, "min_off_min": 0,
-    "verify_at_s": [2, 4, 6], "power_before_s": 10, "restore_wait_s": 1, "supervise_s": 1, "unknown_read_s": 1,
+    "verify_at_s": [1, 3, 6], "power_before_s": 10, "restore_wait_s": 1, "supervise_s": 1, "unknown_read_s": 1,
     "step_interval_s": 0,
 }  # fmt: skip
 RELAY = {
     "profile": "dlt645-2007-relay", "bus": "line", "ct_ratio": 100, "password": "020637", "operator": "00000012",
-    "relay": {"delay_s": 0.2, "human_s": 1.0},
+    "relay": {"delay_s": 0.2, "human_s": 0.3},
 }  # fmt: skip
 
 
