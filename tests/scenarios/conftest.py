@@ -169,8 +169,8 @@ class County:
         s = self._storage
         tree = {
             "storage": {"data_dir": s.data_dir, "dsn": s.dsn, "admin_dsn": s.admin_dsn},
-            "secrets_file": str(self.home / "sim/secrets.yaml"), "http": {"port": 0}, "cycles": CYCLES | {"live_s": self._live_s},
-            "control": CONTROL, **links, **changes,
+            "secrets_file": str(self.home / "sim/secrets.yaml"), "http": {"port": 0}, "control": CONTROL,
+            "cycles": CYCLES | {"live_s": self._live_s}, **links, **changes,
         }  # fmt: skip
         (self.home / "config.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
 
