@@ -66,8 +66,8 @@ def main() -> int:
         console.print(f"[bold]{name}[/bold] …")
         rows: list[Row] = importlib.import_module(f"bench.{name}").run(quick=arguments.quick)
         table = Table(show_header=True)
-        for column, align in (("figure", "left"), ("value", "right"), ("unit", "left"), ("peer or limit", "left"), ("ratio", "right"), ("target", "left")):  # fmt: skip
-            table.add_column(column, justify=align)  # type: ignore[arg-type]
+        for column in ("figure", "value", "unit", "peer or limit", "ratio", "target"):
+            table.add_column(column, justify="left" if column in ("figure", "unit", "peer or limit") else "right")
         for row in rows:
             table.add_row(*(_show(row.get(k)) for k in ("name", "value", "unit", "peer", "ratio", "target")))
         console.print(table)
