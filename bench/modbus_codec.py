@@ -9,6 +9,7 @@ exchange against the same responder.
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 import struct
 import time
@@ -87,6 +88,7 @@ def _theirs(framing: str, with_floats: bool) -> Callable[[], object]:
     def poll() -> object:
         framer.buildFrame(ReadHoldingRegistersRequest(address=1, count=COUNT, dev_id=1, transaction_id=1))
         _, pdu = framer.handleFrame(reply, 1, 1)
+        assert pdu is not None
         registers = list(pdu.registers)
         return convert(registers, float32) if with_floats else registers
 
@@ -152,7 +154,7 @@ async def _loops(connections: int, polls: int) -> tuple[float, float, float]:
     for number in range(1, connections + 1):
         done: asyncio.Future[int] = loop.create_future()
         device = _device("tcp", number)
-        await loop.create_connection(lambda d=device, f=done: _Poller(d, polls, f), "127.0.0.1", port)
+        await loop.create_connection(functools.partial(_Poller, device, polls, done), "127.0.0.1", port)
         waiting.append(done)
     counts = await asyncio.gather(*waiting)
     ours = time.process_time() - begin

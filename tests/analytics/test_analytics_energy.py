@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from fuhe.analytics.curve import CurveSource, choose_source, power_from_registers, quantum_kw
 from fuhe.analytics.demand import ContractWatch, block_demand, contract_watch
@@ -55,7 +56,9 @@ def energy(
 
 
 def one(point: int, slot: int, old_end: float, new_start: float, k_old: int, k_new: int) -> Exchanges:
-    a = lambda x: np.array([x], np.int64)  # noqa: E731
+    def a(x: int) -> NDArray[np.int64]:
+        return np.array([x], np.int64)
+
     return Exchanges(
         point=a(point), slot=a(slot), old_end=a(round(old_end * 100)), new_start=a(round(new_start * 100)),
         k_old=a(k_old), k_new=a(k_new),
@@ -149,7 +152,7 @@ def slow_interval(
         return None
     if r2 >= r1:
         return (r2 - r1) * k
-    turned = r2 + 10**digits - r1
+    turned = r2 + Decimal(10) ** digits - r1
     if r1 >= Decimal("0.9") * 10**digits and r1 < 10**digits and limit is not None and turned * k <= limit:
         return turned * k
     return None
@@ -182,7 +185,8 @@ def test_energy_equals_the_slow_rule(data: st.DataObject) -> None:
         contract_kva=np.array([np.nan if c is None else c for c in contract], float),
     )
     for p in range(points):
-        limit = None if contract[p] is None else Decimal("1.2") * contract[p] / 4
+        agreed = contract[p]
+        limit = None if agreed is None else Decimal("1.2") * agreed / 4
         for s in range(slots):
             r1, r2 = (None if r is None else Decimal(r) / 100 for r in grid[p][s : s + 2])
             assert result.exact(p, s) == slow_interval(r1, r2, k[p], 6, limit)
@@ -211,14 +215,13 @@ def test_exchanges_equal_the_slow_sum_of_pieces(data: st.DataObject) -> None:
         if not here:
             continue
         expected: int | None = 0
-        if row[s] is None or row[s + 1] is None:
+        position, last = row[s], row[s + 1]
+        if position is None or last is None:
             expected = None
         else:
-            position = row[s]
             for i in here:
                 expected = None if expected is None or ends[i] < position else expected + (ends[i] - position) * ks[i]
                 position = starts[i]
-            last = row[s + 1]
             expected = None if expected is None or last < position else expected + (last - position) * ks[here[-1] + 1]
         assert result.exact(0, s) == (None if expected is None else Decimal(expected) / 100)
 

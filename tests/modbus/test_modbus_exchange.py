@@ -495,7 +495,7 @@ def sunspec(base: int) -> Meter:
     meter = Meter({**sign, **common, **model})
     meter.put("sunspec-203", {"voltage_a": 2305, "voltage_b": 2306, "current_a": 425, "active_power_total": -150,
                               "forward_active_total": 4_000_000_000, "power_factor_total": -98}, at)  # fmt: skip
-    scales = {"V_SF": -1, "A_SF": -2, "W_SF": 2, "TotWh_SF": 0, "PF_SF": 0}
+    scales: dict[str, float] = {"V_SF": -1, "A_SF": -2, "W_SF": 2, "TotWh_SF": 0, "PF_SF": 0}
     meter.put("sunspec-203", scales, at)
     meter.words[at + load_map("sunspec-203").by_name["voltage_c"].address] = 0x8000
     meter.words[at + load_map("sunspec-203").by_name["Hz_SF"].address] = 0x8000

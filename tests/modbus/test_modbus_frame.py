@@ -189,7 +189,7 @@ def test_a_reader_that_never_reads_cannot_grow_the_buffer() -> None:
 def test_the_awaited_reply_is_found_in_noise_echo_and_late_answers() -> None:
     rng = random.Random(3)
     for framing in ("rtu", "tcp"):
-        wire = read_wire(framing, 5, 3, 100, 4)  # type: ignore[arg-type]
+        wire = read_wire(framing, 5, 3, 100, 4)
         mine, late = b"\x00\x09", b"\x00\x08"
         body = bytes((5, 3, 8)) + rng.randbytes(8)
         head = struct.pack(">HH", 0, len(body))

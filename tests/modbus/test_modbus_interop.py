@@ -38,7 +38,7 @@ async def serving(device: SimDevice, framing: str) -> AsyncIterator[int]:
     try:
         yield server.transport.sockets[0].getsockname()[1]
     finally:
-        await server.shutdown()
+        await server.shutdown()  # type: ignore[no-untyped-call]
 
 
 async def talk(exchange: Exchange, port: int) -> Outcome:
@@ -102,7 +102,7 @@ def values(outcome: Outcome) -> dict[str, float]:
 
 @pytest.mark.parametrize("framing", ["tcp", "rtu"])
 async def test_a_whole_map_is_read(framing: str) -> None:
-    raw = {name: 100 + i for i, name in enumerate(load_map("eastron-sdm630").readings)}
+    raw: dict[str, float] = {name: 100 + i for i, name in enumerate(load_map("eastron-sdm630").readings)}
     async with serving(SimDevice(1, simdata=registers("eastron-sdm630", raw)), framing) as port:
         outcome = await talk(open_exchange(device(framing), profile("eastron-sdm630"), live(), Credentials()), port)
     assert outcome.status is Status.DONE

@@ -331,8 +331,8 @@ def test_a_trip_with_automatic_closing_ends_by_itself_and_the_short_form_is_know
     bench.meter.advance(bench.now)
     assert not bench.meter.relays[0].contact_open
     short = ask.control(ADDRESS, "trip", ACCESS, None, short_form=True)
-    assert bench.send(short).control == 0x9C and bench.meter.relays[0].contact_open  # type: ignore[union-attr]
-    assert control(bench, "alarm_on").control == 0x9C and bench.meter.status_word(3) & 0x80  # type: ignore[union-attr]
+    assert bench.send(short).control == 0x9C and bench.meter.relays[0].contact_open
+    assert control(bench, "alarm_on").control == 0x9C and bench.meter.status_word(3) & 0x80
 
 
 def test_1997_writes_rereads_and_sets_its_clock() -> None:

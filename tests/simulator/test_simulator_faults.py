@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from fuhe.model.times import US
@@ -39,7 +41,7 @@ def fault(kind: str, **fields: object) -> Fault:
 
 CLEAN = ask_many(bench()[1], 1)[0][0].data
 
-WIRE = {
+WIRE: dict[str, Callable[[bytes], bool]] = {
     "noise_before": lambda d: d.endswith(CLEAN) and len(d) == len(CLEAN) + 5,
     "noise_after": lambda d: d.startswith(CLEAN) and len(d) == len(CLEAN) + 5,
     "bit_flip": lambda d: sum((a ^ b).bit_count() for a, b in zip(d, CLEAN, strict=True)) == 1,

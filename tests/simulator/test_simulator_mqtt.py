@@ -67,7 +67,12 @@ class Bench:
     def command(self, action: Any, **fields: Any) -> Command:
         self._count += 1
         now_ms = self.clock.now_us() // 1000
-        base = {"id": f"c{self._count}", "valid_until_ms": now_ms + 60_000, "nonce": f"{self._count:032x}", "round": 1}
+        base: dict[str, Any] = {
+            "id": f"c{self._count}",
+            "valid_until_ms": now_ms + 60_000,
+            "nonce": f"{self._count:032x}",
+            "round": 1,
+        }
         return build_command(base64.b64decode(KEY), device="m1", action=action, **(base | fields))
 
     def send(self, command: Command, *, retain: bool = False) -> None:
