@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -273,9 +274,13 @@ class Demo:
         self.chapter("3  Five people and a plan", "3  五位人员与方案")
         self.run("user", "add", "admin", show=False)
         self.run("user", "login", "admin", user="admin", show=False)
-        for name, role in PEOPLE.items():
-            self.run("user", "add", name, "--role", role, user="admin", show=False)
+
+        def enrol(name: str) -> None:
+            self.run("user", "add", name, "--role", PEOPLE[name], user="admin", show=False)
             self.run("user", "login", name, user=name, show=False)
+
+        with ThreadPoolExecutor(2) as desks:
+            list(desks.map(enrol, PEOPLE))
         self.say(", ".join(f"{n} ({r})" for n, r in PEOPLE.items()))
         plan = self._write_plan()
         self.run("control", "round", "import", str(self.home / "rounds.csv"), user="li")
