@@ -14,6 +14,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from fuhe.model.lang import set_lang
 from fuhe.storage.config import StorageConfig
 from fuhe.storage.database import Database
 from fuhe.storage.migrate import migrate
@@ -21,6 +22,15 @@ from fuhe.storage.server import EmbeddedServer
 
 BASE = "fuhe"
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "60"}
+
+
+@pytest.fixture(autouse=True)
+def english(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Every test begins in English, whatever the machine speaks and whatever language a test before it chose."""
+    monkeypatch.setenv("FUHE_LANG", "en")
+    set_lang("en")
+    yield
+    set_lang("en")
 
 
 @pytest.fixture(scope="session")
