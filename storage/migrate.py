@@ -22,6 +22,10 @@ def revisions() -> dict[str, Path]:
     wrong = [p.name for p in files if not _NAME.fullmatch(p.name)]
     if wrong:
         raise ValueError(f"{', '.join(wrong)}: migrations are called NNNN_name.sql")
+    numbers = [p.name[:4] for p in files]
+    twice = [p.name for p, number in zip(files, numbers, strict=True) if numbers.count(number) > 1]
+    if twice:
+        raise ValueError(f"{', '.join(twice)}: two migrations have one number; give the newer one the next free number")
     return {p.name[:4]: p for p in files}
 
 

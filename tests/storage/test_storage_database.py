@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -31,3 +32,11 @@ def test_open_by_dsn(storage_config: StorageConfig) -> None:
 def test_the_working_role_cannot_change_raw_readings(db: psycopg.Connection[Any], statement: str) -> None:
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         db.execute(statement)
+
+
+def test_two_migrations_with_one_number_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("0001_core.sql", "0002_readings.sql", "0002_people.sql"):
+        (tmp_path / name).write_text("SELECT 1")
+    monkeypatch.setattr("fuhe.storage.migrate.FOLDER", tmp_path)
+    with pytest.raises(ValueError, match=r"0002_people\.sql, 0002_readings\.sql: two migrations have one number"):
+        migrate.revisions()
