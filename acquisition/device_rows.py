@@ -14,14 +14,14 @@ from typing import Final
 
 import msgspec
 
-from ..model.devices import Device, Point
+from ..model.devices import POINT_KINDS, Device, Point, PointKind
 from ..model.lang import tr
 from .config import LinkConfig
 from .profile import Profile
 
 COLUMNS: Final = (
-    "name", "link", "profile", "address", "point", "pn", "ct_ratio", "pt_ratio", "contract_kva", "nominal_v",
-    "wiring", "enabled", "secret", "options",
+    "name", "link", "profile", "address", "point", "pn", "kind", "ct_ratio", "pt_ratio", "contract_kva",
+    "nominal_v", "wiring", "enabled", "secret", "options",
 )  # fmt: skip
 DEVICE_COLUMNS: Final = ("link", "profile", "address", "enabled", "secret", "options")
 WIRINGS: Final = ("3P4W", "3P3W", "1P")
@@ -196,29 +196,38 @@ class RowReader:
         return dict(sorted(found.items()))
 
     def add_point(self, row: int, cells: Mapping[str, str], draft: _Draft) -> None:
+        kind = self.kind(row, cells["kind"])
         profile = self.profiles.get(str(draft.device["profile"]))
-        highest = profile.max_points if profile is not None else 2040
+        highest = _highest(profile, kind)
         text, pn = cells["pn"] or "1", 0
-        if re.fullmatch(r"[0-9]{1,4}", text) and 1 <= int(text) <= highest:
+        if not highest:
+            self.fault(row, "kind", f"this profile has no points of kind {kind}", f"此设备档没有 {kind} 类计量点")
+        elif re.fullmatch(r"[0-9]{1,4}", text) and 1 <= int(text) <= highest:
             pn = int(text)
-            if any(p.pn == pn for p in draft.points):
+            if any((p.kind, p.pn) == (kind, pn) for p in draft.points):
                 en = f"number {pn} stands twice in device {cells['name']} (or the name stands twice)"
                 self.fault(row, "pn", en, f"设备 {cells['name']} 中测量点号 {pn} 重复 (或设备重名)")
         else:
             en = f"must be a point number 1 to {highest} for this profile"
             self.fault(row, "pn", en, f"此设备档的测量点号应为 1 至 {highest}")
-        name = cells["point"] or (cells["name"] if pn == 1 else f"{cells['name']}-{pn}")
+        name = cells["point"] or _default_name(cells["name"], kind, pn)
         first = self.point_rows.setdefault(name, row)
         if first != row:
             self.fault(row, "point", f"{name!r} stands already in row {first}", f"{name!r} 已出现在第 {first} 行")
         wiring = cells["wiring"] or "3P4W"
         if wiring not in WIRINGS:
             self.fault(row, "wiring", f"must be {' | '.join(WIRINGS)}", f"应为 {' | '.join(WIRINGS)}")
+        if kind == "group":
+            for column in ("ct_ratio", "pt_ratio"):
+                if self.positive(row, column, cells) not in (None, Decimal(1)):
+                    en = "must be 1: the terminal has already applied the ratios to a group"
+                    self.fault(row, column, en, "应为 1: 终端计算总加组时已乘变比")
         draft.points.append(
             Point(
                 id=0,
                 name=name,
                 pn=pn,
+                kind=kind,
                 ct_ratio=self.positive(row, "ct_ratio", cells) or Decimal(1),
                 pt_ratio=self.positive(row, "pt_ratio", cells) or Decimal(1),
                 contract_kva=self.positive(row, "contract_kva", cells),
@@ -226,6 +235,13 @@ class RowReader:
                 wiring=wiring,
             )
         )
+
+    def kind(self, row: int, text: str) -> PointKind:
+        for kind in POINT_KINDS:
+            if text in ("", kind):
+                return kind
+        self.fault(row, "kind", f"must be {' | '.join(POINT_KINDS)}", f"应为 {' | '.join(POINT_KINDS)}")
+        return "measuring"
 
     def positive(self, row: int, column: str, cells: Mapping[str, str]) -> Decimal | None:
         """A decimal above zero; None for an empty cell or after a fault."""
@@ -252,11 +268,28 @@ class RowReader:
         drafts = (draft for _, draft in sorted(self.drafts.items()))
         return ParsedList(
             tuple(
-                msgspec.structs.replace(device, points=tuple(sorted(draft.points, key=lambda p: p.pn)))
+                msgspec.structs.replace(device, points=tuple(sorted(draft.points, key=point_order)))
                 for device, draft in zip(devices, drafts, strict=True)
             ),
             (),
         )
+
+
+def point_order(point: Point) -> tuple[int, int]:
+    """Order of a device's points: by kind (measuring first), then by number."""
+    return POINT_KINDS.index(point.kind), point.pn
+
+
+def _highest(profile: Profile | None, kind: PointKind) -> int:
+    if profile is None:
+        return 2040
+    return {"measuring": profile.max_points, "group": profile.max_groups, "dc": profile.max_dc}[kind]
+
+
+def _default_name(device: str, kind: PointKind, pn: int) -> str:
+    if kind != "measuring":
+        return f"{device}-{kind}-{pn}"
+    return device if pn == 1 else f"{device}-{pn}"
 
 
 def _is_day(text: str) -> bool:

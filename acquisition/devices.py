@@ -1,7 +1,7 @@
 """The device list (设备清单) as a CSV file: parse with every fault named, write byte-stably, compare two lists.
 
 UTF-8 with or without BOM, one row a metering point; rows of one device repeat its fields. Canonical form (what
-`export_devices` writes): all columns in order, rows sorted by device name and point number, LF line ends, plain
+`export_devices` writes): all columns in order, rows sorted by device name, point kind and number, LF line ends, plain
 decimals, options sorted; import and export of a canonical file give the same bytes. Identifiers of the database are not
 part of the list: devices come out with id 0, storage finds them again by name.
 """
@@ -18,7 +18,7 @@ from typing import Final
 from ..model.devices import Device
 from ..model.lang import tr
 from .config import LinkConfig
-from .device_rows import COLUMNS, DEVICE_COLUMNS, Fault, ParsedList, RowReader
+from .device_rows import COLUMNS, DEVICE_COLUMNS, Fault, ParsedList, RowReader, point_order
 from .profile import Profile
 
 __all__ = [
@@ -31,7 +31,8 @@ MAX_BYTES: Final = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What an import would do. `changed`: (name, fields that differ); point fields as `point[pn].field`."""
+    """What an import would do. `changed`: (name, fields that differ); point fields as `point[pn].field` or, for a kind
+    other than measuring, `point[kind pn].field`."""
 
     added: tuple[str, ...]
     changed: tuple[tuple[str, tuple[str, ...]], ...]
@@ -101,10 +102,10 @@ def export_devices(devices: Iterable[Device]) -> bytes:
     writer.writerow(COLUMNS)
     for device in sorted(devices, key=lambda d: d.name):
         options = ";".join(f"{k}={v}" for k, v in sorted(device.options.items()))
-        for point in sorted(device.points, key=lambda p: p.pn):
+        for point in sorted(device.points, key=point_order):
             writer.writerow(
                 (
-                    device.name, device.link, device.profile, device.address, point.name, point.pn,
+                    device.name, device.link, device.profile, device.address, point.name, point.pn, point.kind,
                     plain(point.ct_ratio), plain(point.pt_ratio), plain(point.contract_kva), plain(point.nominal_v),
                     point.wiring, "yes" if device.enabled else "no", device.secret or "", options,
                 )
@@ -139,8 +140,9 @@ def compare(old: Iterable[Device], new: Iterable[Device]) -> Changes:
 def _fields(device: Device) -> dict[str, object]:
     fields: dict[str, object] = {c: getattr(device, c) for c in DEVICE_COLUMNS}
     for point in device.points:
+        where = f"{point.pn}" if point.kind == "measuring" else f"{point.kind} {point.pn}"
         for name in ("name", "ct_ratio", "pt_ratio", "contract_kva", "nominal_v", "wiring"):
-            fields[f"point[{point.pn}].{name}"] = getattr(point, name)
+            fields[f"point[{where}].{name}"] = getattr(point, name)
     return fields
 
 

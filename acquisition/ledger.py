@@ -88,7 +88,7 @@ def tracks(devices: Iterable[Device], profiles: Mapping[str, Profile]) -> list[T
         if profile is None or not device.enabled or profile.protocol == "mqtt":
             continue
         since_us = _since_us(device)
-        for point in device.points:
+        for point in device.measuring:
             if profile.curve is not None:
                 for number in profile.curve.classes:
                     row = Track(

@@ -67,7 +67,8 @@ class ControlPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One device profile. `version`: protocol edition (2007, 1997); `map`: Modbus register map by name.
 
-    max_points: how many metering points may stand behind one address (1 for a plain meter).
+    max_points: how many metering points may stand behind one address (1 for a plain meter); max_groups, max_dc: the
+    same for total-sum groups (总加组) and DC analog ports, which most devices do not have.
     """
 
     name: str
@@ -77,6 +78,8 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     version: str = ""
     map: str = ""
     max_points: int = 1
+    max_groups: int = 0
+    max_dc: int = 0
     timing: Timing = Timing()
     read: dict[Duty, ReadPlan] = {}
     curve: CurvePlan | None = None

@@ -219,8 +219,12 @@ def _meaning_faults(profile: Profile) -> Iterator[tuple[str, str]]:
             "map",
             tr("names the register map of a Modbus profile, and only of one", "Modbus 设备档必须且只能由其指定"),
         )
-    if not 1 <= profile.max_points <= 2040:
-        yield "max_points", tr("must be 1 to 2040", "应在 1 至 2040 之间")
+    for name, least, count, most in (
+        ("max_points", 1, profile.max_points, 2040), ("max_groups", 0, profile.max_groups, 255),
+        ("max_dc", 0, profile.max_dc, 255),
+    ):  # fmt: skip
+        if not least <= count <= most:
+            yield name, tr(f"must be {least} to {most}", f"应在 {least} 至 {most} 之间")
     t = profile.timing
     for field, low, value, high in (
         ("reply_timeout_s", 0.01, t.reply_timeout_s, 60), ("reply_delay_s", 0, t.reply_delay_s, t.reply_timeout_s),

@@ -35,14 +35,17 @@ ALL: Final = "all"
 
 
 def choose_points(connection: Connection, wanted: str) -> list[Point]:
-    """The points in service called `wanted` by name or number; `all` = every one. UsageError names near ones."""
+    """The points in service called `wanted` by name or number; UsageError names near ones.
+
+    `all` = every measuring point: groups, being sums of them, would count twice.
+    """
     points = [point for device in load_devices(connection, enabled_only=True) for point in device.points]
     if not points:
         raise UsageError(
             tr("there are no metering points yet: import a device list first", "尚无计量点: 请先导入设备清单")
         )
     if wanted == ALL:
-        return points
+        return [p for p in points if p.kind == "measuring"]
     found = [p for p in points if p.name == wanted] or [p for p in points if str(p.id) == wanted]
     if not found:
         near = difflib.get_close_matches(wanted, [p.name for p in points], n=3, cutoff=0.4)

@@ -102,7 +102,10 @@ def show(app: App, name: str, as_json: bool) -> None:
     for p in found.points:
         extra = "" if p.nominal_v is None else f", {p.nominal_v} V"
         extra += "" if p.contract_kva is None else f", {p.contract_kva} kVA"
-        click.echo(f"  {tr('point', '计量点')} {p.pn} {p.name}: {p.wiring}, K = {p.ct_ratio} x {p.pt_ratio}{extra}")
+        kind = "" if p.kind == "measuring" else f"{p.kind} "
+        click.echo(
+            f"  {tr('point', '计量点')} {kind}{p.pn} {p.name}: {p.wiring}, K = {p.ct_ratio} x {p.pt_ratio}{extra}"
+        )
     if state is None:
         click.echo("  " + tr("never heard of", "尚无通信记录"))
     else:

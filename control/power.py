@@ -17,13 +17,15 @@ def stored_power(conn: Conn) -> PowerSource:
 
     def window(device_id: int, now_us: int, back_s: int) -> PowerWindow:
         points = conn.execute(
-            "SELECT id, (ct_ratio * pt_ratio)::float8 FROM point WHERE device_id = %s AND enabled", (device_id,)
+            "SELECT id, (ct_ratio * pt_ratio)::float8 FROM point WHERE device_id = %s AND enabled "
+            "AND kind = 'measuring'",
+            (device_id,),
         ).fetchall()
         rows = conn.execute(
             "SELECT (extract(epoch FROM s.time) * 1000000)::int8, "
             "sum(s.value * p.ct_ratio::float8 * p.pt_ratio::float8), max(s.quality) "
             "FROM sample s JOIN point p ON p.id = s.point WHERE p.device_id = %s AND p.enabled "
-            "AND s.quantity = %s AND s.source = 1 AND s.time >= %s AND s.time <= %s "
+            "AND p.kind = 'measuring' AND s.quantity = %s AND s.source = 1 AND s.time >= %s AND s.time <= %s "
             "GROUP BY s.time HAVING count(*) = %s ORDER BY s.time",
             (device_id, power.id, from_us(now_us - back_s * US), from_us(now_us), len(points)),
         ).fetchall()

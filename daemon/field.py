@@ -88,7 +88,7 @@ class EngineField:
         """See `Field`. The quantum is the least digit of the power format (0.0001 kW) x multiplier."""
         time_us, kw, quality = self._live.window(device_id, now_us - back_s * US, now_us)
         device = self._devices.get(device_id)
-        largest = max((p.multiplier for p in device.points), default=Decimal(0)) if device else Decimal(0)
+        largest = max((p.multiplier for p in device.measuring), default=Decimal(0)) if device else Decimal(0)
         return PowerWindow(time_us, kw, quality, float(largest * Decimal("0.0001")))
 
     def online(self, device_id: int) -> bool | None:

@@ -17,7 +17,7 @@ from ..model.readings import F8, I2, I8, ReadingBatch
 
 
 class LivePower:
-    """A ring of (time_us, kW, quality) per point; a device's power is the sum over its points at common instants."""
+    """A ring of (time_us, kW, quality) per point; a device's power: the sum of its measuring points at common times."""
 
     def __init__(self, depth: int = 512) -> None:
         self._depth = depth
@@ -27,7 +27,7 @@ class LivePower:
 
     def set_devices(self, devices: Sequence[Device]) -> None:
         """Take over points and multipliers of the devices in force."""
-        self._points = {d.id: tuple((p.id, float(p.multiplier)) for p in d.points) for d in devices}
+        self._points = {d.id: tuple((p.id, float(p.multiplier)) for p in d.measuring) for d in devices}
 
     def feed(self, batch: ReadingBatch) -> None:
         """Keep the active powers of a batch."""

@@ -7,16 +7,25 @@ a *round* (轮次) is one trip relay output with the loads behind it. Secrets ar
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import Final, Literal, get_args
 
 import msgspec
 
+PointKind = Literal["measuring", "group", "dc"]
+POINT_KINDS: Final[tuple[PointKind, ...]] = get_args(PointKind)
+
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):
-    """A metering point behind a device; `pn` is its number inside the device (1 for a plain meter)."""
+    """A metering point behind a device; `pn` is its number inside the device (1 for a plain meter).
+
+    kind: measuring (测量点); group, a total-sum group (总加组), whose values the terminal adds up on the primary side;
+    dc, a DC analog port (直流模拟量端口). Each kind counts its own numbers: (kind, pn) is the address in the device.
+    """
 
     id: int
     name: str
     pn: int = 1
+    kind: PointKind = "measuring"
     ct_ratio: Decimal = Decimal(1)
     pt_ratio: Decimal = Decimal(1)
     contract_kva: Decimal | None = None
@@ -41,6 +50,11 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     enabled: bool = True
     secret: str | None = None
     options: dict[str, str] = {}
+
+    @property
+    def measuring(self) -> tuple[Point, ...]:
+        """The points at which energy is metered: what may be added up (a group is already a sum of them)."""
+        return tuple(p for p in self.points if p.kind == "measuring")
 
 
 class Credentials(msgspec.Struct, frozen=True, kw_only=True):

@@ -21,7 +21,7 @@ from .simulation import Simulation
 from .transports import TcpBus
 
 DEVICE_COLUMNS = (
-    "name", "link", "profile", "address", "point", "pn", "ct_ratio", "pt_ratio", "contract_kva", "nominal_v", "wiring",
+    "name", "link", "profile", "address", "point", "pn", "kind", "ct_ratio", "pt_ratio", "contract_kva", "nominal_v", "wiring",
     "enabled", "secret", "options",
 )  # fmt: skip
 UNPACED_BAUD = 115_200  # what a master may reckon with where the simulator does not pace
@@ -92,6 +92,7 @@ def devices_csv(simulation: Simulation) -> str:
                 "address": simulation.meters[device.name].address,
                 "point": device.point or device.name,
                 "pn": "1",
+                "kind": "measuring",
                 "ct_ratio": _number(device.ct_ratio),
                 "pt_ratio": _number(device.pt_ratio),
                 "contract_kva": _number(device.contract_kva),

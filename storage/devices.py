@@ -21,7 +21,7 @@ from ..protocols.common.errors import UsageError
 
 Connection = psycopg.Connection[Any]
 _DEVICE = ("name", "link", "profile", "address", "secret", "options", "enabled")
-_POINT = ("name", "pn", "ct_ratio", "pt_ratio", "contract_kva", "nominal_v", "wiring")
+_POINT = ("name", "pn", "ct_ratio", "pt_ratio", "contract_kva", "nominal_v", "wiring", "kind")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,10 @@ def load_devices(connection: Connection, *, enabled_only: bool = False) -> list[
     """Every device with its points in service, ordered by id."""
     with connection.cursor(row_factory=dict_row) as cursor:
         points: dict[int, list[Point]] = {}
-        for row in cursor.execute("SELECT * FROM point WHERE enabled ORDER BY device_id, pn, id"):
+        for row in cursor.execute(
+            "SELECT * FROM point WHERE enabled"
+            " ORDER BY device_id, array_position(ARRAY['measuring', 'group', 'dc'], kind), pn, id"
+        ):
             owner = row.pop("device_id")
             del row["enabled"]
             points.setdefault(owner, []).append(Point(**row))
@@ -105,9 +108,9 @@ def _faults(devices: Sequence[Device]) -> list[str]:
         if device.name in names:
             faults.append(tr(f"{where}: the name stands twice", f"{where}: 名称重复"))
         names[device.name] = where
-        numbers = [p.pn for p in device.points]
+        numbers = [(p.kind, p.pn) for p in device.points]
         if len(set(numbers)) < len(numbers):
-            faults.append(tr(f"{where}: a point number (pn) stands twice", f"{where}: 测量点号 pn 重复"))
+            faults.append(tr(f"{where}: a point number (kind, pn) stands twice", f"{where}: 测量点号 pn 重复"))
         for point in device.points:
             if point.name in points:
                 faults.append(

@@ -39,7 +39,7 @@ class Pushes:
             raise PeerError(f"device {name} is not in the device list: import it, or stop it from publishing")
         if kind == "answer":  # signed, and checked by the exchange that waits for it
             return Pushed(name, answer=payload)
-        point_of = {point.pn: point.id for point in device.points}.get
+        point_of = {point.pn: point.id for point in device.measuring}.get
         said, batch = name, None
         if kind == "readings":
             readings = parse_readings(payload)

@@ -38,9 +38,9 @@ from fuhe.storage.devices import load_devices
 from fuhe.storage.journal import Journal
 from fuhe.storage.writer import JournalWriter
 
-CSV = """name,link,profile,address,point,pn,ct_ratio,pt_ratio,contract_kva,nominal_v,wiring,enabled,secret,options
-m1,bus,dlt645-2007-3p4w,1,p1,1,200,1,315,220,3P4W,yes,,
-m2,bus,dlt645-2007-1p,2,p2,1,1,1,,,1P,no,,since=2026-09-01
+CSV = """name,link,profile,address,point,pn,kind,ct_ratio,pt_ratio,contract_kva,nominal_v,wiring,enabled,secret,options
+m1,bus,dlt645-2007-3p4w,1,p1,1,measuring,200,1,315,220,3P4W,yes,,
+m2,bus,dlt645-2007-1p,2,p2,1,measuring,1,1,,,1P,no,,since=2026-09-01
 """
 Run = Callable[..., Result]
 

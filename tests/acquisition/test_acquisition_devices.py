@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fuhe.acquisition.config import LinkConfig
 from fuhe.acquisition.devices import COLUMNS, ParsedList, compare, export_devices, parse_devices
 from fuhe.acquisition.profiles import builtin_profiles
-from fuhe.model.devices import Device, Point
+from fuhe.model.devices import POINT_KINDS, Device, Point
 from fuhe.model.lang import set_lang
 
 LINKS = {
@@ -30,9 +30,14 @@ def _english() -> None:
     set_lang("en")
 
 
+PROFILES = builtin_profiles() | {
+    "terminal": msgspec.structs.replace(builtin_profiles()["mqtt-v1"], name="terminal", max_groups=8, max_dc=4)
+}
+
+
 def parse(text: str | bytes) -> ParsedList:
     data = text.encode() if isinstance(text, str) else text
-    return parse_devices(data, links=LINKS, profiles=builtin_profiles())
+    return parse_devices(data, links=LINKS, profiles=PROFILES)
 
 
 text = st.text(st.characters(exclude_categories=("C", "Z"), include_characters=" "), min_size=1, max_size=12).map(
@@ -55,22 +60,26 @@ def lists(draw: st.DrawFn) -> tuple[Device, ...]:
                     ("bus", "dlt645-2007-3p4w", f"{number:012d}", 1),
                     ("net", "eastron-sdm630", str(number), 1),
                     ("broker", "mqtt-v1", f"gw-{number}", 3),
+                    ("broker", "terminal", f"gw-{number}", 3),
                 ]
             )
         )
-        pns = sorted(draw(st.sets(st.integers(1, 64), min_size=count, max_size=count))) if count > 1 else [1]
+        kinds = POINT_KINDS if profile == "terminal" else POINT_KINDS[:1]
+        numbers = st.tuples(st.sampled_from(range(len(kinds))), st.integers(1, 64 if len(kinds) == 1 else 4))
+        found = sorted(draw(st.sets(numbers, min_size=count, max_size=count))) if count > 1 else [(0, 1)]
         points = tuple(
             Point(
                 id=0,
                 name=next(point_names),
                 pn=pn,
-                ct_ratio=draw(ratios),
-                pt_ratio=draw(ratios),
+                kind=kinds[kind],
+                ct_ratio=Decimal(1) if kinds[kind] == "group" else draw(ratios),
+                pt_ratio=Decimal(1) if kinds[kind] == "group" else draw(ratios),
                 contract_kva=draw(st.none() | ratios),
                 nominal_v=draw(st.none() | ratios),
                 wiring=draw(st.sampled_from(["3P4W", "3P3W", "1P"])),
             )
-            for pn in pns
+            for kind, pn in found
         )
         options = draw(st.dictionaries(words, text.map(lambda t: t.replace(";", "").strip()), max_size=3))
         devices.append(
@@ -117,15 +126,15 @@ def test_spreadsheet_file_with_bom_crlf_and_few_columns_is_made_canonical() -> N
     assert (first.name, second.name, second.address) == ("g", "一号表", "000000000161")
     assert second.points[0] == Point(id=0, name="一号表")
     assert export_devices(result.devices).decode() == (
-        HEAD + "g,broker,mqtt-v1,gw-1,g,1,1,1,,,3P4W,yes,,\n"
-        "一号表,bus,dlt645-2007-1p,000000000161,一号表,1,1,1,,,3P4W,yes,,\n"
+        HEAD + "g,broker,mqtt-v1,gw-1,g,1,measuring,1,1,,,3P4W,yes,,\n"
+        "一号表,bus,dlt645-2007-1p,000000000161,一号表,1,measuring,1,1,,,3P4W,yes,,\n"
     )
 
 
-ROW = "{name},{link},{profile},{address},{point},{pn},{ct},{pt},{kva},{v},{wiring},{on},{secret},{options}"
+ROW = "{name},{link},{profile},{address},{point},{pn},{kind},{ct},{pt},{kva},{v},{wiring},{on},{secret},{options}"
 GOOD = {
-    "name": "m1", "link": "bus", "profile": "dlt645-2007-1p", "address": "1", "point": "", "pn": "1", "ct": "1",
-    "pt": "1", "kva": "", "v": "", "wiring": "1P", "on": "yes", "secret": "", "options": "",
+    "name": "m1", "link": "bus", "profile": "dlt645-2007-1p", "address": "1", "point": "", "pn": "1", "kind": "",
+    "ct": "1", "pt": "1", "kva": "", "v": "", "wiring": "1P", "on": "yes", "secret": "", "options": "",
 }  # fmt: skip
 
 
@@ -156,6 +165,8 @@ def rows(*changes: dict[str, str]) -> ParsedList:
         ({"pn": "0"}, "pn", "1 to 1"),
         ({"pn": "2"}, "pn", "1 to 1"),
         ({"pn": "x"}, "pn", "1 to 1"),
+        ({"kind": "sum"}, "kind", "measuring | group | dc"),
+        ({"kind": "group"}, "kind", "no points of kind group"),
         ({"ct": "0"}, "ct_ratio", "above 0"),
         ({"ct": "-5"}, "ct_ratio", "above 0"),
         ({"pt": "1e3"}, "pt_ratio", "above 0"),
@@ -183,8 +194,27 @@ def test_faults_between_rows() -> None:
     assert {(f.row, f.column) for f in same_name.faults} == {(3, "address"), (3, "pn"), (3, "point")}
     same_point = rows({"point": "P"}, {"point": "P"})
     assert [(f.row, f.column) for f in same_point.faults] == [(3, "point")]
-    two_points = parse(HEAD + "g,broker,mqtt-v1,g,,1,,,,,,,,\ng,broker,mqtt-v1,g,,2,,,,,,no,,\n")
+    two_points = parse(HEAD + "g,broker,mqtt-v1,g,,1,,,,,,,,,\ng,broker,mqtt-v1,g,,2,,,,,,,no,,\n")
     assert [(f.row, f.column) for f in two_points.faults] == [(3, "enabled")]
+
+
+def test_points_of_each_kind_count_their_own_numbers() -> None:
+    head = "name,link,profile,address,point,pn,kind,ct_ratio\n"
+    good = parse(head + "t,broker,terminal,t,,2,group,\nt,broker,terminal,t,,2,,40\nt,broker,terminal,t,,1,dc,\n")
+    assert [(p.kind, p.pn, p.name) for p in good.devices[0].points] == [
+        ("measuring", 2, "t-2"), ("group", 2, "t-group-2"), ("dc", 1, "t-dc-1"),
+    ]  # fmt: skip
+    assert [p.pn for p in good.devices[0].measuring] == [2]
+    bad = parse(
+        head + "t,broker,terminal,t,a,1,group,\nt,broker,terminal,t,b,1,group,2\nt,broker,terminal,t,c,9,group,\n"
+    )
+    assert [(f.row, f.column) for f in bad.faults] == [(3, "ct_ratio"), (3, "pn"), (4, "pn")]
+    moved = msgspec.structs.replace(
+        good.devices[0], points=tuple(msgspec.structs.replace(p, name=p.name + "x") for p in good.devices[0].points)
+    )
+    assert compare(good.devices, [moved]).changed == (
+        ("t", ("point[2].name", "point[group 2].name", "point[dc 1].name")),
+    )
 
 
 def test_the_same_address_on_two_links_is_legal() -> None:

@@ -18,7 +18,7 @@ from click.testing import CliRunner
 
 from fuhe.commands.common import App
 from fuhe.commands.db import db as db_verb
-from fuhe.model.devices import Device, Point
+from fuhe.model.devices import Device, Point, PointKind
 from fuhe.protocols.common.errors import LinkError, UsageError
 from fuhe.storage import backup as backups
 from fuhe.storage import migrate
@@ -76,6 +76,18 @@ def test_devices_round_trip_and_keep_their_ids(db: Connection) -> None:
     assert moved.devices[0].points[0].id == loaded[0].points[0].id
     assert [d.name for d in load_devices(db, enabled_only=True)] == ["M1", "M3"]
     assert db.execute("SELECT enabled FROM point WHERE name = 'P2'").fetchone() == (False,)
+
+
+def test_points_of_other_kinds_keep_their_kind(db: Connection) -> None:
+    kinds: tuple[PointKind, ...] = ("dc", "group", "measuring")
+    points = tuple(Point(id=0, name=f"P-{k}", pn=1, kind=k) for k in kinds)
+    terminal = msgspec.structs.replace(device("T1"), points=points)
+    assert apply_devices(db, [terminal]).added == ("T1",)
+    assert [(p.kind, p.pn) for p in load_devices(db)[0].points] == [("measuring", 1), ("group", 1), ("dc", 1)]
+    assert apply_devices(db, [terminal]).same == ("T1",)
+    twice = msgspec.structs.replace(terminal, points=(*points, Point(id=0, name="P-x", kind="group")))
+    with pytest.raises(UsageError, match="kind, pn"):
+        apply_devices(db, [twice])
 
 
 def test_a_faulty_list_changes_nothing_and_names_every_fault(db: Connection) -> None:
