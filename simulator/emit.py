@@ -21,8 +21,8 @@ from .simulation import Simulation
 from .transports import TcpBus
 
 DEVICE_COLUMNS = (
-    "name", "link", "profile", "address", "point", "pn", "kind", "ct_ratio", "pt_ratio", "contract_kva", "nominal_v", "wiring",
-    "enabled", "secret", "options",
+    "name", "link", "profile", "address", "point", "pn", "kind", "ct_ratio", "pt_ratio", "contract_kva", "nominal_v",
+    "wiring", "enabled", "secret", "options",
 )  # fmt: skip
 UNPACED_BAUD = 115_200  # what a master may reckon with where the simulator does not pace
 ROUND_COLUMNS = ("device", "round", "description", "importance", "typical_kw", "last_test", "manual_reclose")

@@ -156,7 +156,7 @@ def test_the_same_seed_gives_the_same_past_and_another_a_different_one() -> None
 def test_names_that_need_no_secret_have_none() -> None:
     simulation = Simulation(parse_scenario(tree()), StepClock(NOW))
     assert secrets(simulation) == {}
-    assert "d,b,dlt645-2007-relay,000000000007,d,1,20,1,,220,3P4W,yes,," in devices_csv(simulation)
+    assert "d,b,dlt645-2007-relay,000000000007,d,1,measuring,20,1,,220,3P4W,yes,," in devices_csv(simulation)
     assert rounds_csv(simulation).splitlines()[1].startswith("d,1,steel round 1,5,30,")
 
 
