@@ -113,6 +113,19 @@ def upkeep(database: Database, config: Config) -> None:
         log.info("retention: partitions dropped", extra={"partitions": dropped})
 
 
+def pack(database: Database, config: Config) -> None:
+    """Some of the curve days that have become cold, rewritten in half the room."""
+    try:
+        packed = partitions.pack_cold(
+            database, business_day(time.time_ns() // 1000), config.storage.compress_after_days
+        )
+    except (psycopg.Error, LinkError) as error:
+        log.warning("packing put off: %s", error)
+        return
+    if packed:
+        log.info("cold curve days packed", extra={"partitions": packed})
+
+
 def run(config: Config, ready: Callable[[], None] = lambda: None) -> None:
     """Run until SIGTERM or SIGINT. FuheError: could not start, nothing is left running."""
     with sole_daemon(config.data_dir), contextlib.ExitStack() as stack:
@@ -278,6 +291,7 @@ class Daemon:
         if self._config.cycles.gap_scan_s:
             self._scheduler.every("gap-scan", self._config.cycles.gap_scan_s, self._recalls.scan)
         self._scheduler.every("upkeep", 6 * 3600, lambda: asyncio.to_thread(upkeep, self._database, self._config))
+        self._scheduler.every("pack", 3600, lambda: asyncio.to_thread(pack, self._database, self._config))
 
     # -- work ---------------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """Day rows into and out of table `curve_day`: reading fixed-width arrays, merging with what is there, writing back.
 
-A row has one of four layouts (int4 or int8 numbers, with or without qualities); each is a fixed-width record, so both
-directions are one COPY a layout and no Python object a value. Merging transactions take turns by one advisory lock.
+A row has one of six layouts (int2, int4 or int8 numbers, with or without qualities); each is a fixed-width record, so
+both directions are one COPY a layout and no Python object a value. Merging transactions take turns by an advisory lock.
 """
 
 from __future__ import annotations
@@ -17,31 +17,54 @@ from psycopg import sql
 from ..model.quality import Source
 from ..model.readings import I8, Samples
 from .copying import PG_EPOCH_DAY, PG_EPOCH_US, Rows, RowType, array, copy_in, copy_out, int_array
-from .curves import DAY_S, NONE, DayRows, conflicts_as_samples, merge, rescale
+from .curves import DAY_S, NONE, DayRows, conflicts_as_samples, merge, rescale, without_trailing_zeros
 from .partitions import Partitions
 
 LOCK: Final = 0x6375_7276
-NONE4: Final = np.iinfo(np.int32).min
-SPAN4: Final = np.iinfo(np.int32).max
 COLUMNS: Final = (
-    "day", "point", "quantity", "source", "step_s", "decimals", "base", "vals", "wide", "quality", "received",
+    "day", "point", "quantity", "source", "step_s", "decimals", "base", "short", "vals", "wide", "quality", "received",
 )  # fmt: skip
 STAGE: Final = sql.SQL("CREATE TEMP TABLE IF NOT EXISTS curve_stage (LIKE curve_day) ON COMMIT DELETE ROWS")
 UPDATE: Final = sql.SQL(
-    "UPDATE curve_day c SET decimals = s.decimals, base = s.base, vals = s.vals, wide = s.wide, quality = s.quality,"
-    " received = s.received FROM curve_stage s WHERE c.day = {day} AND s.day = {day} AND c.quantity = s.quantity"
-    " AND c.point = s.point AND c.source = s.source AND c.step_s = s.step_s"
+    "UPDATE curve_day c SET decimals = s.decimals, base = s.base, short = s.short, vals = s.vals, wide = s.wide,"
+    " quality = s.quality, received = s.received FROM curve_stage s WHERE c.day = {day} AND s.day = {day}"
+    " AND c.quantity = s.quantity AND c.point = s.point AND c.source = s.source AND c.step_s = s.step_s"
 )
 
 
-class Form(NamedTuple):
-    """Layout of a row: numbers as int8 (`wide`) or int4, qualities stored (`judged`) or all A."""
+class Width(NamedTuple):
+    """Where the numbers of a row stand: column, its element type and numpy's, and the longest span of a day it holds.
 
-    wide: bool
+    Numbers are kept relative to `base` (but for int8) so that a register of twelve digits needs no more than what
+    flowed in the day. The lowest number of the type marks an empty slot.
+    """
+
+    column: str
+    kind: str
+    dtype: type[np.signedinteger[Any]]
+    span: int
+    below: int  # how far the day's lowest number lies below base
+
+    @property
+    def none(self) -> int:
+        """What marks an empty slot."""
+        return int(np.iinfo(self.dtype).min)
+
+
+class Form(NamedTuple):
+    """Layout of a row: width of its numbers, and whether qualities are stored (`judged`) or all A."""
+
+    width: Width
     judged: bool
 
 
-FORMS: Final = tuple(Form(wide, judged) for wide in (False, True) for judged in (False, True))
+WIDTHS: Final = (
+    Width("short", "int2", np.int16, 2 * np.iinfo(np.int16).max, np.iinfo(np.int16).max),
+    Width("vals", "int4", np.int32, np.iinfo(np.int32).max, 0),
+    Width("wide", "int8", np.int64, np.iinfo(np.int64).max, 0),
+)
+WIDEST: Final = WIDTHS[-1]
+FORMS: Final = tuple(Form(width, judged) for width in WIDTHS for judged in (False, True))
 
 
 @cache
@@ -55,8 +78,7 @@ def _written(form: Form, n: int) -> RowType:
             ("step_s", "int4"),
             ("decimals", "int2"),
             ("base", "int8"),
-            ("vals", "null" if form.wide else f"int4[{n}]"),
-            ("wide", f"int8[{n}]" if form.wide else "null"),
+            *((w.column, f"{w.kind}[{n}]" if w is form.width else "null") for w in WIDTHS),
             ("quality", f"int2[{n}]" if form.judged else "null"),
             ("received", "timestamptz"),
         ]
@@ -66,19 +88,22 @@ def _written(form: Form, n: int) -> RowType:
 @cache
 def _read(form: Form, n: int) -> RowType:
     columns = [("day", "date"), ("point", "int4"), ("quantity", "int2"), ("decimals", "int2"), ("base", "int8")]
-    columns += [("received", "timestamptz"), ("number", f"int8[{n}]" if form.wide else f"int4[{n}]")]
+    columns += [("received", "timestamptz"), ("number", f"{form.width.kind}[{n}]")]
     return RowType(columns + ([("quality", f"int2[{n}]")] if form.judged else []))
 
 
 def pack_rows(rows: DayRows) -> list[Rows]:
-    """COPY rows of the table, one array a layout. Numbers are kept from their lowest, so that registers fit int4."""
+    """COPY rows of the table, one array a layout: each day in the narrowest numbers that hold it."""
+    rows = without_trailing_zeros(rows)
     there = rows.number != NONE
-    base = np.where(there, rows.number, np.iinfo(np.int64).max).min(axis=1)
-    span = np.where(there, rows.number - base[:, None], 0).max(axis=1)
-    wide, judged = span > SPAN4, (rows.quality != 0).any(axis=1)
+    low = np.where(there, rows.number, np.iinfo(np.int64).max).min(axis=1)
+    span = np.where(there, rows.number - low[:, None], 0).max(axis=1)
+    narrowest = np.searchsorted([w.span for w in WIDTHS], span)
+    judged = (rows.quality != 0).any(axis=1)
     parts = []
     for form in FORMS:
-        mask = (wide == form.wide) & (judged == form.judged)
+        width = form.width
+        mask = (narrowest == WIDTHS.index(width)) & (judged == form.judged)
         if not mask.any():
             continue
         part = rows.take(mask)
@@ -88,11 +113,12 @@ def pack_rows(rows: DayRows) -> list[Rows]:
             out[name] = part.key[name]
         out["source"], out["step_s"] = Source.CURVE, rows.step_s
         out["received"] = part.received_us - PG_EPOCH_US
-        if form.wide:
-            array(out, "wide")[...] = part.number
+        if width is WIDEST:
+            array(out, width.column)[...] = part.number  # NONE is this width's empty slot
         else:
-            out["base"] = base[mask]
-            array(out, "vals")[...] = np.where(there[mask], part.number - base[mask][:, None], NONE4)
+            base = low[mask] + width.below
+            out["base"] = base
+            array(out, width.column)[...] = np.where(there[mask], part.number - base[:, None], width.none)
         if form.judged:
             array(out, "quality")[...] = part.quality
         parts.append(out)
@@ -108,15 +134,13 @@ def read_rows(
     for form in FORMS:
         query = sql.SQL(
             "SELECT c.day, c.point, c.quantity, c.decimals, c.base, c.received, {numbers}{quality} FROM curve_day c"
-            " WHERE c.step_s = {step} AND c.source = {source} AND {form} AND {where}"
+            " WHERE c.step_s = {step} AND c.source = {source} AND {numbers} IS NOT NULL AND {judged} AND {where}"
         ).format(
-            numbers=sql.SQL("c.wide" if form.wide else "c.vals"),
+            numbers=sql.Identifier("c", form.width.column),
             quality=sql.SQL(", c.quality" if form.judged else ""),
             step=sql.Literal(step_s),
             source=sql.Literal(int(source)),
-            form=sql.SQL(
-                f"c.wide IS {'NOT ' if form.wide else ''}NULL AND c.quality IS {'NOT ' if form.judged else ''}NULL"
-            ),
+            judged=sql.SQL(f"c.quality IS {'NOT ' if form.judged else ''}NULL"),
             where=where,
         )
         rows = _read(form, n).read(copy_out(cursor, query))
@@ -126,12 +150,10 @@ def read_rows(
 
 
 def _unpack(rows: Rows, step_s: int, form: Form) -> DayRows:
-    raw = array(rows, "number")
+    raw, width = array(rows, "number"), form.width
     number = raw.astype(np.int64)
-    if form.wide:
-        number = np.where(number == NONE, NONE, number)
-    else:
-        number = np.where(number == NONE4, NONE, number + rows["base"].astype(np.int64)[:, None])
+    if width is not WIDEST:
+        number = np.where(number == width.none, NONE, number + rows["base"].astype(np.int64)[:, None])
     key = np.zeros(len(rows), [("day", "<i4"), ("quantity", "<i2"), ("point", "<i4"), ("decimals", "<i2")])
     for name in ("quantity", "point", "decimals"):
         key[name] = rows[name]
@@ -205,7 +227,7 @@ def _date(day: int) -> sql.Composable:
 
 
 def _same_decimals(old: DayRows, new: DayRows) -> tuple[DayRows, DayRows]:
-    """Both with the finer of the two scales (they differ only after a quantity's decimals were changed)."""
+    """Both with the finer of the two scales (a day is kept with no more decimals than it needs)."""
     a, b = old.key["decimals"].astype(np.int32), new.key["decimals"].astype(np.int32)
     if (a == b).all():
         return old, new

@@ -183,6 +183,28 @@ def fold(parts: Sequence[DayRows]) -> tuple[DayRows, list[tuple[Samples, I8]]]:
 
 
 def rescale(number: I8, by: I4 | I2) -> I8:
-    """Numbers with `by` (k,) more decimals; NONE stays NONE. For rows written when a quantity kept fewer decimals."""
+    """Numbers with `by` (k,) more decimals; NONE stays NONE."""
     factor = np.power(10, by.astype(np.int64))[:, None]
     return np.where(number == NONE, NONE, number * factor)
+
+
+def without_trailing_zeros(rows: DayRows) -> DayRows:
+    """The same values with as few decimals as each row needs: two digits of four often mean half the room.
+
+    `number` and `key` are copied only if a row changes.
+    """
+    number, key = rows.number, rows.key
+    for _ in range(int(key["decimals"].max(initial=0))):
+        shorter = (key["decimals"] > 0) & (number[:, 0] % 10 == 0)  # cheap first look: most rows end here
+        shorter |= (key["decimals"] > 0) & (number[:, 0] == NONE)
+        at = np.flatnonzero(shorter)
+        part = number[at]
+        at = at[((part % 10 == 0) | (part == NONE)).all(axis=1)]
+        if not len(at):
+            break
+        if number is rows.number:
+            number, key = number.copy(), key.copy()
+        part = number[at]
+        number[at] = np.where(part == NONE, NONE, part // 10)
+        key["decimals"][at] -= 1
+    return DayRows(rows.step_s, key, number, rows.quality, rows.received_us)

@@ -19,7 +19,7 @@ from fuhe.model.times import day_start_us
 from fuhe.storage.batches import encode_batches
 from fuhe.storage.database import Database
 from fuhe.storage.journal import Journal
-from fuhe.storage.partitions import drop_old, make_ahead
+from fuhe.storage.partitions import drop_old, make_ahead, pack_cold
 from fuhe.storage.readings import (
     finish_dirty_days,
     latest,
@@ -184,6 +184,85 @@ def test_registers_come_back_exactly(
         round(v, quantity("forward_active_total").decimals) for v in values
     ]
     assert value[0, 9] == 0.01
+
+
+def column_of(db: psycopg.Connection[Any]) -> tuple[str, int]:
+    """Where the numbers of the only curve day stand, and with how many decimals."""
+    row = db.execute(
+        "SELECT CASE WHEN short IS NOT NULL THEN 'short' WHEN vals IS NOT NULL THEN 'vals' ELSE 'wide' END, decimals"
+        " FROM curve_day"
+    ).fetchone()
+    assert row is not None
+    return str(row[0]), int(row[1])
+
+
+@pytest.mark.parametrize(
+    ("values", "stands"),
+    [
+        ([12345678.12, 12345679.34], ("short", 2)),
+        ([-327.67, 327.67, 0.0], ("short", 2)),
+        ([-327.67, 327.68, 0.0], ("vals", 2)),
+        ([12345678.1234, 12345684.6769], ("vals", 4)),
+        ([0.0, 0.0], ("short", 0)),
+        ([300.0, 1200.0], ("short", 0)),
+        ([99999999.9999, 0.0], ("wide", 4)),
+    ],
+)
+def test_a_day_stands_in_the_narrowest_numbers(
+    journal: Journal, writer: JournalWriter, db: psycopg.Connection[Any], values: list[float], stands: tuple[str, int]
+) -> None:
+    put(journal, ReadingBatch(received_us=START, curves=[curve(values, 0, item=ENERGY)]))
+    writer.drain_all()
+    assert column_of(db) == stands
+    value, _ = load_curve_day(db, DAY, [1], [ENERGY])
+    assert value[0, : len(values)].tolist() == values
+    assert np.isnan(value[0, len(values) :]).all()
+    shown = db.execute("SELECT value FROM curve ORDER BY time").fetchall()
+    assert [v for (v,) in shown] == values
+
+
+def test_a_day_grows_out_of_its_numbers(journal: Journal, writer: JournalWriter, db: psycopg.Connection[Any]) -> None:
+    """Two decimals in two bytes, then four decimals, then a span for four and for eight bytes."""
+    for slot, (value, stands) in enumerate(
+        [(1.25, ("short", 2)), (1.2501, ("short", 4)), (100_000.0, ("vals", 4)), (900_000_000.0, ("wide", 4))]
+    ):
+        put(journal, ReadingBatch(received_us=START, curves=[curve([value], slot, item=ENERGY)]))
+        writer.drain_all()
+        assert column_of(db) == stands
+    read, _ = load_curve_day(db, DAY, [1], [ENERGY])
+    assert read[0, :4].tolist() == [1.25, 1.2501, 100_000.0, 900_000_000.0]
+
+
+def test_cold_curve_days_are_packed_and_still_take_late_slots(
+    journal: Journal, writer: JournalWriter, database: Database, db: psycopg.Connection[Any]
+) -> None:
+    points = np.arange(1, 2001, dtype=np.int32)
+    block = CurveBlock(
+        points, np.full(len(points), VOLTAGE, np.int16), np.full(len(points), START + SLOT, np.int64), 900,
+        np.tile(220 + np.arange(90) / 10, (len(points), 1)), np.zeros((len(points), 90), np.int16),
+    )  # fmt: skip
+    put(journal, ReadingBatch(received_us=START, curves=[block]))
+    writer.drain_all()
+
+    def size() -> int:
+        row = db.execute("SELECT pg_relation_size('curve_day_20260921')").fetchone()
+        assert row is not None
+        return int(row[0])
+
+    hot = size()
+    assert pack_cold(database, DAY + timedelta(days=7), 7) == []
+    with database.connect() as reading, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fuhe.storage.partitions.LOCK_TIMEOUT", "10ms")
+        reading.execute("SELECT 1 FROM curve_day_20260921 LIMIT 1")  # in a transaction: packing must wait for it
+        assert pack_cold(database, DAY + timedelta(days=8), 7) == []
+    assert pack_cold(database, DAY + timedelta(days=8), 7) == ["curve_day_20260921"]
+    assert pack_cold(database, DAY + timedelta(days=8), 7) == []
+    assert size() < 0.6 * hot
+    put(journal, ReadingBatch(received_us=START, curves=[curve([231.0], 95)]))
+    writer.drain_all()
+    value, _ = load_curve_day(db, DAY, [1, 2000], [VOLTAGE])
+    assert value[0, [0, 89, 95]].tolist() == [220.0, 228.9, 231.0]
+    assert value[1, :90].tolist() == block.value[1999].tolist()
 
 
 def test_what_is_off_the_grid_becomes_samples(
@@ -374,7 +453,10 @@ def test_a_restored_older_journal_is_written_again(
 def test_partitions_ahead_and_retention(database: Database, db: psycopg.Connection[Any]) -> None:
     make_ahead(database, DAY, days=2)
     make_ahead(database, DAY - timedelta(days=40), days=0)
-    assert drop_old(database, DAY, keep_days=30) == ["sample_20260812"]
+    db.execute("CREATE TABLE curve_day_202608 PARTITION OF curve_day FOR VALUES FROM ('2026-08-13') TO ('2026-09-01')")
+    assert drop_old(database, DAY, keep_days=30) == ["sample_20260812", "curve_day_20260812"]
+    assert drop_old(database, DAY, keep_days=21) == []
+    assert drop_old(database, DAY, keep_days=20) == ["curve_day_202608"]
     names = db.execute(
         "SELECT relname FROM pg_class WHERE relname ~ '^sample_2' AND relkind = 'r' ORDER BY 1"
     ).fetchall()
