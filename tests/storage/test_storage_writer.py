@@ -453,7 +453,10 @@ def test_a_restored_older_journal_is_written_again(
 def test_partitions_ahead_and_retention(database: Database, db: psycopg.Connection[Any]) -> None:
     make_ahead(database, DAY, days=2)
     make_ahead(database, DAY - timedelta(days=40), days=0)
-    db.execute("CREATE TABLE curve_day_202608 PARTITION OF curve_day FOR VALUES FROM ('2026-08-13') TO ('2026-09-01')")
+    with database.connect("owner") as owner:
+        owner.execute(
+            "CREATE TABLE curve_day_202608 PARTITION OF curve_day FOR VALUES FROM ('2026-08-13') TO ('2026-09-01')"
+        )
     assert drop_old(database, DAY, keep_days=30) == ["sample_20260812", "curve_day_20260812"]
     assert drop_old(database, DAY, keep_days=21) == []
     assert drop_old(database, DAY, keep_days=20) == ["curve_day_202608"]
