@@ -17,6 +17,7 @@ class LinkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     half_open_s: a socket on which requests stay unanswered and no byte comes for so long is closed and reopened.
     listen-*: a modem says `register_prefix` and a name, and serves the devices whose option `line` is that name;
     `heartbeat` is the text that it sends to keep its connection alive.
+    msa: our master station address (1 to 127) on links with Q/GDW 376.1 terminals.
     """
 
     name: str
@@ -44,6 +45,7 @@ class LinkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     reconnect_max_s: float = 60.0
     queue_items: int = 4096
     half_open_s: float = 30.0
+    msa: int = 1
     register_prefix: str = "REG:"
     heartbeat: str = "HB"
 

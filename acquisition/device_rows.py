@@ -18,6 +18,7 @@ from ..model.devices import POINT_KINDS, Device, Point, PointKind
 from ..model.lang import tr
 from .config import LinkConfig
 from .profile import Profile
+from .terminal import parse_address
 
 COLUMNS: Final = (
     "name", "link", "profile", "address", "point", "pn", "kind", "ct_ratio", "pt_ratio", "contract_kva",
@@ -34,6 +35,7 @@ _LINKS_OF: Final = {
     "dlt645": ("serial", "tcp", "listen-tcp", "listen-udp"),
     "modbus": ("serial", "tcp", "listen-tcp"),
     "mqtt": ("mqtt",),
+    "qgdw1376": ("serial", "tcp", "listen-tcp", "listen-udp"),
 }
 _DECIMAL: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?")
 _WORD: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -166,6 +168,13 @@ class RowReader:
                 return f"{int(found[1])}@{int(found[2])}" if int(found[2] or 0) else str(int(found[1]))
             en = f"must be a unit number {low} to {high}, or unit@offset of the register map"
             self.fault(row, "address", en, f"应为 {low} 至 {high} 的单元号, 或 单元号@寄存器偏移")
+        elif profile.protocol == "qgdw1376":
+            terminal = parse_address(text)
+            if terminal is not None:
+                return terminal.decimal
+            en = "must be A1-A2 as 3301-4660 (A2 decimal, 1 to 65535) or 33011234 (A2 as four hexadecimal digits)"
+            zh = "应为 3301-4660 (A2 十进制, 1 至 65535) 或 33011234 (A2 为四位十六进制)"
+            self.fault(row, "address", en, zh)
         elif _WORD.fullmatch(text):
             return text
         else:

@@ -30,6 +30,7 @@ from ..protocols.common.errors import FuheError
 from .arbiter import Arbiter, Entry
 from .profile import Profile
 from .quarantine import Quarantine, Verdict
+from .terminal import TerminalSession
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class Station:
     """A device as its line needs it: `wire` names the bytes for the read-only guard; times in seconds.
 
     byte_s: line time of one byte (11 bits), 0 where there is no serial line. slack_s grows with late replies.
-    turns: how often a conversation with the device got the line.
+    turns: how often a conversation with the device got the line. session: what is remembered of a terminal.
     """
 
     device: Device
@@ -56,6 +57,7 @@ class Station:
     slack_s: float = 0.0
     reached_s: float | None = None
     turns: int = 0
+    session: TerminalSession | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,9 +84,14 @@ Opener = Callable[[Station, WorkItem], Exchange]
 
 @dataclass(slots=True)
 class _Flight:
-    """The request in flight: `began_s` for charging, `answered` once bytes came, `end_s` the hard end."""
+    """The request in flight: `began_s` for charging, `end_s` the hard end, `wait_s` the whole time-out as computed.
+
+    parts: frames of a longer answer so far (see `Segmented`).
+    """
 
     began_s: float = 0.0
+    wait_s: float = 0.0
+    parts: int = 0
     deadline_s: float = 0.0
     end_s: float = 0.0
     no_reply: bool = False
@@ -212,6 +219,11 @@ class Line:
         if flight.no_reply:
             return
         if not running.exchange.receive(data, now_us):
+            parts = getattr(running.exchange, "parts", 0)
+            if parts != flight.parts:  # a good frame of a longer answer: the device may take its time for the next
+                flight.end_s += now_s + flight.wait_s - flight.deadline_s
+                flight.deadline_s, flight.parts = now_s + flight.wait_s, parts
+                return
             prolonged = min(flight.end_s, now_s + station.inter_byte_s + self.policy.margin_s)
             flight.deadline_s = max(flight.deadline_s, prolonged)
             return
@@ -296,6 +308,7 @@ class Line:
                 wait_s = station.reply_timeout_s if request.timeout_s is None else request.timeout_s
                 flight.deadline_s = now_s + line_s + reply_s + wait_s + policy.margin_s + station.slack_s
                 flight.end_s = flight.deadline_s + station.byte_s * LONGEST_REPLY + station.inter_byte_s
+            flight.wait_s, flight.parts = flight.deadline_s - now_s, getattr(entry.exchange, "parts", 0)
             self.state = State.WAIT
             self.counters.requests += 1
             self.counters.tx_bytes += len(request.data)

@@ -64,6 +64,25 @@ class ControlPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     keys: bool = True
 
 
+class TerminalPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How terminals of this model are spoken to (Q/GDW 376.1); empty fields follow the edition (`version`).
+
+    protocol_id: of the length word; pw_length: bytes of PW; fcv: requests carry a valid frame count bit; con: reads set
+    CON; tp: requests that carry a time tag; tp_delay_min: permitted delay in it (0 = the terminal does not check);
+    auth: provider of PW; max_bytes: longest user data L1 that the terminal takes; heartbeat_s: its period.
+    """
+
+    protocol_id: int | None = None
+    pw_length: int | None = None
+    fcv: bool = False
+    con: bool = False
+    tp: Literal["never", "control", "always"] = "control"
+    tp_delay_min: int = 5
+    auth: str = "cleartext"
+    max_bytes: int = 16383
+    heartbeat_s: int = 900
+
+
 class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One device profile. `version`: protocol edition (2007, 1997); `map`: Modbus register map by name.
 
@@ -74,7 +93,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     name: str
     title_en: str
     title_zh: str
-    protocol: Literal["dlt645", "modbus", "mqtt"]
+    protocol: Literal["dlt645", "modbus", "mqtt", "qgdw1376"]
     version: str = ""
     map: str = ""
     max_points: int = 1
@@ -84,4 +103,5 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     read: dict[Duty, ReadPlan] = {}
     curve: CurvePlan | None = None
     control: ControlPlan | None = None
+    terminal: TerminalPlan | None = None
     quirks: dict[str, str] = {}

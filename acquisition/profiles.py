@@ -36,7 +36,9 @@ _ITEM: Final = {
     ("dlt645", "2007"): re.compile(r"[0-9A-F]{8}"),
     ("dlt645", "1997"): re.compile(r"[0-9A-F]{4}"),
 }
-_VERSIONS: Final = {"dlt645": ("2007", "1997"), "modbus": ("",), "mqtt": ("1",)}
+_VERSIONS: Final = {"dlt645": ("2007", "1997"), "modbus": ("",), "mqtt": ("1",),
+    "qgdw1376": ("2005", "2009", "2013"),
+}  # fmt: skip
 _MEANS: Final = {"dlt645-1c": "dlt645", "modbus-write": "modbus", "mqtt-command": "mqtt"}
 _LOADER_KEYS: Final = ("inherits", "without", "abstract")
 

@@ -137,6 +137,15 @@ class Interruptible(Protocol):
         """Another conversation with the same device went in between; called before the next `next_request`."""
 
 
+@runtime_checkable
+class Segmented(Protocol):
+    """An exchange whose answers may come in several frames."""
+
+    @property
+    def parts(self) -> int:
+        """Good frames taken that did not complete their answer; each grants the device its reply time-out anew."""
+
+
 @dataclass(slots=True)
 class LinkCounters:
     """Counters of one link since start; read by metrics and `fuhe status`.

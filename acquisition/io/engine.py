@@ -302,7 +302,8 @@ class Engine:
                 return None
 
     def _open_exchange(self, station: Station, item: WorkItem) -> Exchange:
-        return open_exchange(station.device, station.profile, item, self._credentials(station.device))
+        credentials = self._credentials(station.device)
+        return open_exchange(station.device, station.profile, item, credentials, session=station.session)
 
     def _broker(self, config: LinkConfig, password: str | None) -> MqttBroker:
         start = config.name + "/"

@@ -15,10 +15,13 @@ import msgspec
 from ...model.devices import Device
 from ..config import LinkConfig
 from ..link import LinePolicy, Station
-from ..profile import Profile
+from ..profile import Profile, TerminalPlan
+from ..terminal import TerminalSession, TerminalSettings, require_address
 
 BITS_PER_BYTE = 11  # start, eight data, parity, stop: the longest form
 LEAST_TURNAROUND_BYTES = 2  # a line needs this much to change its direction
+RADIO_BYTES = 255  # longest user data on a dedicated radio channel
+EDITIONS = {"2005": (1, 2), "2009": (2, 16), "2013": (2, 16)}  # protocol id, bytes of PW
 LISTENERS = ("listen-tcp", "listen-udp")
 
 
@@ -48,7 +51,7 @@ def make_station(device: Device, profile: Profile, config: LinkConfig) -> Statio
         framing = device.options.get("framing") or (config.framing if config.kind == "tcp" else "rtu")
         device = msgspec.structs.replace(device, options={**device.options, "framing": framing})
         wire = f"modbus-{framing}"
-    packets = wire == "modbus-tcp" or config.kind == "mqtt"
+    packets = wire == "modbus-tcp" or config.kind == "mqtt" or (wire == "qgdw1376" and config.kind != "serial")
     timing = profile.timing
     turnaround_ms = timing.turnaround_ms if timing.turnaround_ms is not None else config.turnaround_ms
     byte_s = 0.0 if packets else BITS_PER_BYTE / config.baud
@@ -60,7 +63,29 @@ def make_station(device: Device, profile: Profile, config: LinkConfig) -> Statio
         reply_timeout_s=timing.reply_timeout_s,
         inter_byte_s=timing.inter_byte_s,
         turnaround_s=0.0 if packets else max(turnaround_ms / 1000, LEAST_TURNAROUND_BYTES * byte_s),
+        session=make_session(device, profile, config) if profile.protocol == "qgdw1376" else None,
     )
+
+
+def make_session(device: Device, profile: Profile, config: LinkConfig) -> TerminalSession:
+    """A terminal's session, as yet without memory. Options of the device (edition, msa, pw_length, heartbeat_s) win."""
+    plan, said = profile.terminal or TerminalPlan(), device.options
+    edition = said.get("edition") or profile.version
+    protocol_id, pw_length = EDITIONS[edition]
+    settings = TerminalSettings(
+        edition=edition,
+        protocol_id=plan.protocol_id or protocol_id,
+        pw_length=int(said.get("pw_length") or plan.pw_length or pw_length),
+        msa=int(said.get("msa") or config.msa),
+        fcv=plan.fcv,
+        con=plan.con,
+        tp=plan.tp,
+        tp_delay_min=plan.tp_delay_min,
+        auth=plan.auth,
+        max_bytes=min(plan.max_bytes, RADIO_BYTES) if config.kind == "serial" else plan.max_bytes,
+        heartbeat_s=int(said.get("heartbeat_s") or plan.heartbeat_s),
+    )
+    return TerminalSession(address=require_address(device.address), settings=settings)
 
 
 def by_line(

@@ -134,7 +134,9 @@ def toy_sessions(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, int]]:
     """The engine's exchanges are toys; steps and retries may be changed by the test."""
     settings = {"steps": 1, "retries": 0}
 
-    def open_toy(device: Device, profile: Profile, item: WorkItem, credentials: Credentials) -> ToyExchange:
+    def open_toy(
+        device: Device, profile: Profile, item: WorkItem, credentials: Credentials, session: object = None
+    ) -> ToyExchange:
         return ToyExchange(device, item, settings["steps"], settings["retries"])
 
     monkeypatch.setattr("fuhe.acquisition.io.engine.open_exchange", open_toy)

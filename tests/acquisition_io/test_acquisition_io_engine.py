@@ -260,7 +260,7 @@ async def test_a_fault_in_one_exchange_does_not_end_the_line(
         def receive(self, data: bytes, now_us: int) -> bool:
             raise KeyError("a bug")
 
-    def open_toy(device: Any, profile: Any, item: WorkItem, credentials: Any) -> Any:
+    def open_toy(device: Any, profile: Any, item: WorkItem, credentials: Any, session: Any = None) -> Any:
         return (Faulty if item.device == 1 else kit.ToyExchange)(device, item, 1, 0)
 
     monkeypatch.setattr("fuhe.acquisition.io.engine.open_exchange", open_toy)

@@ -1,0 +1,217 @@
+"""What the master station remembers of one Q/GDW 376.1 / 1376.1 terminal between conversations. Pure; time an argument.
+
+A `TerminalSession` belongs to the terminal's `Station` and outlives its connections. Exchanges take the numbers of a
+new frame from it (`begin`) and tell it what they have read (`events_read`, `was_reset`). The demultiplexer in front of
+the line tells it what every frame of the terminal says beside its data (ACD, event counters, clock, login); exchanges
+need not. Not for bytes (protocols/qgdw1376) nor for what is asked when (sessions/qgdw1376.py).
+
+Frame numbers (Q/GDW 376.1 clause 4.3): PFC counts newly initiated frames, PSEQ is its low half, repeats keep both and
+the frame count bit (FCB); the k-th frame of an answer carries RSEQ = PSEQ + k.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Flag
+from typing import Final, Literal, NamedTuple
+
+from ..model.times import BUSINESS_ZONE, business_to_us, from_us
+from ..protocols.common.errors import UsageError
+
+_DECIMAL: Final = re.compile(r"([0-9]{4})-([0-9]{1,5})")
+_HEX: Final = re.compile(r"([0-9]{4})([0-9A-Fa-f]{4})")
+
+
+class TerminalAddress(NamedTuple):
+    """Administrative code A1 (4 digits) and terminal address A2 (1 to 65535)."""
+
+    a1: str
+    a2: int
+
+    @property
+    def decimal(self) -> str:
+        """The canonical form, "3301-4660": A2 as a decimal number."""
+        return f"{self.a1}-{self.a2}"
+
+    @property
+    def hexadecimal(self) -> str:
+        """The other form on paper, "33011234": A2 as four hexadecimal digits."""
+        return f"{self.a1}{self.a2:04X}"
+
+
+def parse_address(text: str) -> TerminalAddress | None:
+    """An address in either form; None when it is neither, or A2 is 0."""
+    if found := _DECIMAL.fullmatch(text):
+        a2 = int(found[2])
+    elif found := _HEX.fullmatch(text):
+        a2 = int(found[2], 16)
+    else:
+        return None
+    return TerminalAddress(found[1], a2) if 1 <= a2 <= 0xFFFF else None
+
+
+class Events(Flag):
+    """Kinds of events that wait to be read: important ones (AFN 0E F1), ordinary ones (F2)."""
+
+    NONE = 0
+    IMPORTANT = 1
+    ORDINARY = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TerminalSettings:
+    """How a terminal is spoken to: its profile's [terminal] section, with the link's and the device's own settings.
+
+    edition: 2005 | 2009 | 2013; pw_length: bytes of PW; msa: our master station address; fcv: requests carry a valid
+    frame count bit; con: reads ask for CON as well; tp: which requests carry a time tag, tp_delay_min its permitted
+    delay; auth: name of the PW provider; max_bytes: longest user data (L1) we send; heartbeat_s: period agreed on.
+    """
+
+    edition: str = "2009"
+    protocol_id: int = 2
+    pw_length: int = 16
+    msa: int = 1
+    fcv: bool = False
+    con: bool = False
+    tp: Literal["never", "control", "always"] = "control"
+    tp_delay_min: int = 5
+    auth: str = "cleartext"
+    max_bytes: int = 16383
+    heartbeat_s: int = 900
+
+
+class Stamp(NamedTuple):
+    """The numbers of a newly initiated frame; its repeats carry the same."""
+
+    pfc: int
+    fcb: bool
+    fcv: bool
+
+    @property
+    def pseq(self) -> int:
+        """PSEQ of the request and RSEQ of the first frame of its answer."""
+        return self.pfc & 0x0F
+
+    def rseq(self, part: int) -> int:
+        """RSEQ of frame `part` (from 0) of the answer."""
+        return (self.pfc + part) & 0x0F
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class TerminalSession:
+    """See the module. Instants are UTC µs of our clock; event counters run 0 to 255 and point at the next free index.
+
+    ec1, ec2: last counters seen; ec1_read, ec2_read: where reading goes on (None: nothing was read yet); acd: the
+    terminal says that important events wait. clock_offset_s: terminal's clock minus ours as last told, at clock_us.
+    logged_in: None = no login seen in this connection. month: of the traffic counters, as 202611.
+    """
+
+    address: TerminalAddress
+    settings: TerminalSettings
+    next_pfc: int = 0
+    fcb: bool = False
+    logged_in: bool | None = None
+    acd: bool = False
+    ec1: int | None = None
+    ec2: int | None = None
+    ec1_read: int | None = None
+    ec2_read: int | None = None
+    clock_us: int | None = None
+    clock_offset_s: float | None = None
+    heard_us: int | None = None
+    month: int = 0
+    month_rx_bytes: int = 0
+    month_tx_bytes: int = 0
+
+    # -- for exchanges ------------------------------------------------------------------------------------------------
+
+    def begin(self, *, fcv: bool | None = None) -> Stamp:
+        """Numbers of a new frame to this terminal (never for a repeat). fcv None: as the settings say."""
+        valid = self.settings.fcv if fcv is None else fcv
+        if valid:
+            self.fcb = not self.fcb
+        stamp = Stamp(self.next_pfc, self.fcb if valid else False, valid)
+        self.next_pfc = (self.next_pfc + 1) & 0xFF
+        return stamp
+
+    def was_reset(self) -> None:
+        """The terminal has confirmed a reset command: its stored FCB is 0 now."""
+        self.fcb = False
+
+    def tags(self, *, control: bool) -> bool:
+        """Whether a request of this kind carries a time tag."""
+        return self.settings.tp == "always" or (control and self.settings.tp == "control")
+
+    def wall(self, now_us: int) -> datetime:
+        """Our clock as the terminals' naive local time, for time tags and clock settings."""
+        return from_us(now_us).astimezone(BUSINESS_ZONE).replace(tzinfo=None)
+
+    def waiting(self) -> Events:
+        """What there is to read by the counters as far as they were seen."""
+        found = Events.NONE
+        if self.acd or (self.ec1 is not None and self.ec1 != self.ec1_read):
+            found |= Events.IMPORTANT
+        if self.ec2 is not None and self.ec2 != self.ec2_read:
+            found |= Events.ORDINARY
+        return found
+
+    def events_read(self, kind: Events, start: int, end: int) -> None:
+        """Events [start, end) were read and stored, in a conversation or from a report (pointers of AFN 0E).
+
+        A report of a later event leaves a hole before it open: only what follows on is counted as read.
+        """
+        if kind is Events.IMPORTANT:
+            if self.ec1_read is None or self.ec1_read == start:
+                self.ec1_read = end
+            if self.ec1_read == self.ec1:
+                self.acd = False
+        elif kind is Events.ORDINARY and (self.ec2_read is None or self.ec2_read == start):
+            self.ec2_read = end
+
+    # -- for the demultiplexer ----------------------------------------------------------------------------------------
+
+    def saw(self, acd: bool, ec: tuple[int, int] | None, now_us: int) -> Events:
+        """A frame of the terminal came; the kinds of events that have newly begun to wait."""
+        before = self.waiting()
+        self.heard_us = now_us
+        if acd:
+            self.acd = True
+        if ec is not None:
+            before &= ~self._moved(ec)
+            self.ec1, self.ec2 = ec
+        return self.waiting() & ~before
+
+    def saw_clock(self, wall: datetime, now_us: int) -> None:
+        """The terminal told its clock (naive local time)."""
+        self.clock_us, self.clock_offset_s = now_us, (business_to_us(wall) - now_us) / 1e6
+
+    def count(self, rx_bytes: int, tx_bytes: int, now_us: int) -> None:
+        """Traffic of the calendar month (business zone)."""
+        month = _month(now_us)
+        if month != self.month:
+            self.month, self.month_rx_bytes, self.month_tx_bytes = month, 0, 0
+        self.month_rx_bytes += rx_bytes
+        self.month_tx_bytes += tx_bytes
+
+    def _moved(self, ec: tuple[int, int]) -> Events:
+        moved = Events.NONE
+        if ec[0] != self.ec1:
+            moved |= Events.IMPORTANT
+        if ec[1] != self.ec2:
+            moved |= Events.ORDINARY
+        return moved
+
+
+def _month(now_us: int) -> int:
+    local = from_us(now_us).astimezone(BUSINESS_ZONE)
+    return local.year * 100 + local.month
+
+
+def require_address(text: str) -> TerminalAddress:
+    """`parse_address`, or a UsageError that says how an address is written."""
+    address = parse_address(text)
+    if address is None:
+        raise UsageError(f"{text!r} is no terminal address: write 3301-4660 (decimal) or 33011234 (hexadecimal)")
+    return address
