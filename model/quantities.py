@@ -8,7 +8,7 @@ from functools import cache
 from importlib import resources
 from typing import Final
 
-KINDS: Final = ("instant", "average", "register", "demand", "time", "status")
+KINDS: Final = ("instant", "average", "register", "energy", "demand", "time", "status")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -51,7 +51,16 @@ def _relay(data: Data) -> None:
         }
 
 
+def _groups(data: Data) -> None:
+    """AFN 0C F5, F6: the number of the total-sum group in each element (bit set `groups`, ascending)."""
+    numbers, rows = data.get("groups"), data.get("settings", data.get("states"))
+    if isinstance(numbers, list) and isinstance(rows, list):
+        for number, row in zip(numbers, rows, strict=True):
+            row["group"] = number
+
+
 HOOKS: Final[dict[str, Hook]] = {
+    "groups": Hook((), _groups),
     "baud": Hook(("baud",), _baud),
     "timeout_retry_raw": Hook(("timeout_retry_raw",), _timeout_retry_raw),
     "relay": Hook(("dlt645",), _relay),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from fuhe.protocols.common.errors import UsageError
 from fuhe.protocols.qgdw1376.layout import Layout, Unfit
 from fuhe.protocols.qgdw1376.table import build_table, lookup, table
