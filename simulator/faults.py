@@ -33,6 +33,7 @@ KINDS: Final[dict[str, Kind]] = {
         "memory",
         "the communication side is down until the end; the meter records on, then (MQTT) the backlog is published",
     ),
+    "power_off": Kind("memory", "a terminal is without supply until the end: nothing is recorded, then it starts anew"),
     "noise_before": Kind("wire", "`value` random bytes before the frame", 5),
     "noise_after": Kind("wire", "`value` random bytes after the frame", 5),
     "bit_flip": Kind("wire", "`value` bits of the frame inverted", 1),

@@ -1,0 +1,126 @@
+"""A terminal on a bench: two measuring points, three rounds, one total-add group, a clock stepped by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+import numpy as np
+import pytest
+
+from fuhe.model.times import US
+from fuhe.simulator.clock import StepClock
+from fuhe.simulator.faults import Fault, FaultSet
+from fuhe.simulator.load import Component, Site, day_start
+from fuhe.simulator.meter import SimMeter
+from fuhe.simulator.relay import Relay
+from fuhe.simulator.shapes import shapes
+from fuhe.simulator.terminal.device import Installation, Options, Terminal, build_terminal
+from fuhe.simulator.terminal.factory import factory_parameters
+
+DAY = 20_300
+NOON = day_start(DAY) + 12 * 3600 * US
+FLAT = (Component(kw=50, flat=True), Component(kw=200, flat=True), Component(kw=80, flat=True))
+
+
+@dataclass(slots=True)
+class Bench:
+    """terminal and its clock; meter_faults by point number."""
+
+    terminal: Terminal
+    clock: StepClock
+    meter_faults: dict[int, FaultSet]
+    start_us: int = NOON
+    seen: list[Any] = field(default_factory=list)
+
+    def step(self, seconds: float) -> None:
+        """Move on."""
+        self.clock.step(seconds)
+        self.terminal.advance(self.clock.now_us())
+
+    @property
+    def now(self) -> int:
+        return self.clock.now_us()
+
+    def power(self, group: int = 1) -> float:
+        """kW of a group now."""
+        found = self.terminal.parts.totals.power_now(group, self.now)
+        assert found is not None
+        return found
+
+    def site_power(self) -> float:
+        """True primary kW of all sites."""
+        return sum(float(m.site.power(np.array([self.now]))[0]) for m in self.terminal.meters.values())
+
+    def open_rounds(self) -> list[int]:
+        """Rounds whose contact is open."""
+        self.terminal.parts.advance_rounds(self.now)
+        return [n for n, r in sorted(self.terminal.parts.rounds.items()) if r.relay.contact_open]
+
+    def set(self, fn: int, pn: int, **data: object) -> None:
+        """Set a parameter as a master would."""
+        self.terminal.parts.parameters.put(fn, pn, data)
+
+    def events(self, erc: int) -> list[dict[str, object]]:
+        """Records of one ERC, newest first."""
+        return self.terminal.parts.events.latest(erc, 0)
+
+    def local(self) -> datetime:
+        """The terminal's clock."""
+        return self.terminal.parts.local(self.now)
+
+
+class MakeBench(Protocol):
+    """Faults with target `terminal` or `meter-1`, `meter-2` are armed at the start."""
+
+    def __call__(
+        self, *faults: Fault, edition: str = "2013", options: Options | None = None, start_us: int = NOON,
+        human_s: float | None = 20.0, delay_s: float = 0.0, **parameters: Any,
+    ) -> Bench: ...  # fmt: skip
+
+
+@pytest.fixture
+def make_bench() -> Callable[..., Bench]:
+    """See MakeBench."""
+
+    def make(
+        *faults: Fault, edition: str = "2013", options: Options | None = None, start_us: int = NOON,
+        human_s: float | None = 20.0, delay_s: float = 0.0, **parameters: Any,
+    ) -> Bench:  # fmt: skip
+        own = FaultSet("terminal", 1)
+        meter_faults = {pn: FaultSet(f"meter-{pn}", 1) for pn in (1, 2)}
+        meters, relays = {}, []
+        for pn, ct in ((1, 40), (2, 20)):
+            site = Site(
+                components=FLAT if pn == 1 else FLAT[:2],
+                shape=shapes()["flat"],
+                seed=pn,
+                origin_us=day_start(DAY - 70),
+                pickup=1.5,
+                pickup_s=600.0,
+            )
+            meters[pn] = SimMeter(
+                name=f"meter-{pn}", address=f"{pn:012d}", site=site, faults=meter_faults[pn], seed=pn, ct_ratio=ct,
+                retention_days=90,
+            )  # fmt: skip
+            relays += [
+                Relay(component=i, site=site, faults=own, human_s=human_s, delay_s=delay_s)
+                for i in range(1, len(site.components))
+            ]
+        for fault in faults:
+            for target in fault.target:
+                (own if target == "terminal" else meter_faults[int(target[-1])]).add(fault, start_us)
+        installation = Installation(
+            meters=meters, relays=relays, factory=factory_parameters(edition, meters, {1: [1, 2], 2: [2]})
+        )
+        terminal = build_terminal("terminal", edition, installation, own, options)
+        for key, data in parameters.items():
+            fn, _, pn = key[1:].partition("_")
+            terminal.parts.parameters.put(int(fn), int(pn or 0), data)
+        bench = Bench(terminal, StepClock(start_us), meter_faults, start_us)
+        terminal.advance(start_us)
+        return bench
+
+    return make
