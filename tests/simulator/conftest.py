@@ -117,8 +117,8 @@ def make_bench() -> Callable[..., Bench]:
         )
         terminal = build_terminal("terminal", edition, installation, own, options)
         for key, data in parameters.items():
-            fn, _, pn = key[1:].partition("_")
-            terminal.parts.parameters.put(int(fn), int(pn or 0), data)
+            number, _, place = key[1:].partition("_")
+            terminal.parts.parameters.put(int(number), int(place or 0), data)
         bench = Bench(terminal, StepClock(start_us), meter_faults, start_us)
         terminal.advance(start_us)
         return bench

@@ -302,7 +302,7 @@ def test_a_lost_supply_keeps_outputs_and_delays_timers(make_bench: Any) -> None:
     bench.step(2_000)
     assert bench.terminal.powered and bench.open_rounds() == []
     event = bench.events(14)[0]
-    assert event["power_on"] - event["power_off"] == timedelta(hours=1)  # type: ignore[operator]
+    assert event["power_on"] - event["power_off"] == timedelta(hours=1)
     day = bench.local().replace(hour=0, minute=0, second=0)
     assert bench.terminal.parts.counters.powered_min(day, day + timedelta(days=1)) == 1_380
     assert bench.terminal.parts.counters.resets(day.date()) == 1
