@@ -421,12 +421,17 @@ def _hex(name: str, size: int) -> Format:
 
 
 def _text(name: str, size: int, charset: str) -> Format:
-    """Text, padded with 00 (blanks at the end are taken for padding too)."""
+    """Text, padded with 00 (blanks at the end are taken for padding too); None where it is no such text."""
 
     def decode(wire: bytes) -> object:
-        return wire.rstrip(b"\0 ").decode(charset, "replace")
+        try:
+            return wire.rstrip(b"\0 ").decode(charset)
+        except UnicodeDecodeError:
+            return None
 
     def encode(value: object, wanted: int) -> bytes:
+        if value is None:
+            return b"\xff" * max(size or wanted, 0)
         try:
             wire = value.encode(charset) if isinstance(value, str) else None
         except UnicodeEncodeError:
