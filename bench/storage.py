@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from statistics import median
 
@@ -30,6 +30,7 @@ from fuhe.storage.copying import PG_EPOCH_DAY, RowType, array, copy_in, copy_out
 from fuhe.storage.database import Database
 from fuhe.storage.journal import Journal
 from fuhe.storage.migrate import migrate
+from fuhe.storage.partitions import pack_cold
 from fuhe.storage.readings import load_curve_day
 from fuhe.storage.samples import COLUMNS, sorted_once
 from fuhe.storage.server import EmbeddedServer
@@ -164,13 +165,18 @@ def _written(server: EmbeddedServer, database: Database, home: Path, rows: int, 
 
 
 def _forms(server: EmbeddedServer, points: int) -> list[Row]:
-    """One day of 96-slot curves (a voltage of one decimal) in three array types: size, writing, merging, reading."""
+    """One day of 96-slot curves (a voltage of one decimal) in four array types: size, writing, merging, reading."""
     n = 96
     rng = np.random.default_rng(2)
     number = np.round(2200 + rng.normal(0, 30, (points, n))).astype(np.int64)
     out = []
     with psycopg.connect(server.conninfo("fuhe_owner"), autocommit=True) as connection, connection.cursor() as cursor:
-        for kind, title in (("float4", "real[]"), ("int4", "int4[] scaled"), ("int8", "int8[] scaled")):
+        for kind, title in (
+            ("float4", "real[]"),
+            ("int2", "int2[] scaled"),
+            ("int4", "int4[] scaled"),
+            ("int8", "int8[] scaled"),
+        ):
             layout = RowType(
                 [("day", "date"), ("point", "int4"), ("quantity", "int2"), ("base", "int8"), ("vals", f"{kind}[{n}]")]
             )
@@ -246,6 +252,7 @@ def _curves(database: Database, home: Path, points: int) -> list[Row]:
         writer.close()
         return taken
 
+    total = "SELECT sum(pg_total_relation_size(inhrelid)) FROM pg_inherits WHERE inhparent = 'curve_day'::regclass"
     with Journal(home / "curves") as journal:
         hourly = [through(journal, h * 4, h * 4 + 4) for h in range(24)]
         with database.connect() as connection:
@@ -260,16 +267,21 @@ def _curves(database: Database, home: Path, points: int) -> list[Row]:
             owner.execute("TRUNCATE curve_day, dirty_day")
         whole = through(journal, 0, n)
         with database.connect() as connection:
-            once = connection.execute(
-                "SELECT sum(pg_total_relation_size(inhrelid)) FROM pg_inherits WHERE inhparent = 'curve_day'::regclass"
-            ).fetchone()
+            once = connection.execute(total).fetchone()
+        pack_cold(database, DAY + timedelta(days=30), 7)
+        with database.connect() as connection:
+            packed = connection.execute(total).fetchone()
+            value, _ = load_curve_day(connection, DAY, range(1, points + 1), [REGISTER])
+        assert np.array_equal(value, register)
     assert size is not None
     assert once is not None
+    assert packed is not None
     return [
         _row("curve days of registers, journal to committed, whole days", points * n / whole, "values/s"),
         _row("curve days of registers, hourly parts merged, journal to committed", points / median(hourly), "rows/s"),
         _row("curve days of registers, a day loaded as one array, bit for bit", points * n / read_s, "values/s"),
         _row("curve days of registers, size with key, written once", float(once[0]) / (points * n), "bytes/value"),
+        _row("curve days of registers, size with key, packed", float(packed[0]) / (points * n), "bytes/value"),
         _row("curve days of registers, heap after 24 hourly merges", float(size[0]) / (points * n), "bytes/value"),
     ]
 

@@ -20,6 +20,7 @@ PG_EPOCH_US: Final = 946_684_800_000_000  # 2000-01-01 UTC, the zero of timestam
 PG_EPOCH_DAY: Final = 10_957  # the zero of date, in days since 1970
 _HEAD: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _END: Final = b"\xff\xff"
+_KIND_AT: Final = 7  # in a row: the low byte of its first column, an int2 (two bytes column count, four bytes length)
 _OID: Final = {"int2": 21, "int4": 23, "int8": 20, "float4": 700}
 _KIND: Final = {
     "int2": ">i2",
@@ -54,6 +55,7 @@ class RowType:
             else:
                 fields.append((name, _KIND[kind]))
                 constants.append((f"{name}:len", np.dtype(_KIND[kind]).itemsize))
+        self.first = columns[0][0]
         self.dtype = np.dtype(fields)
         self._template = np.zeros(1, self.dtype)
         for name, value in constants:
@@ -72,6 +74,35 @@ class RowType:
         if body % self.dtype.itemsize:
             raise ValueError("binary COPY: the rows do not have the expected width")
         return np.frombuffer(data, self.dtype, body // self.dtype.itemsize, len(_HEAD))
+
+
+def read_mixed(data: bytes, layouts: Sequence[RowType]) -> list[Rows]:
+    """Rows of a binary COPY TO whose first column (int2) says which of `layouts` each row has; one array a layout.
+
+    One Python step a row, and none where all rows are alike. ValueError if a row has none of the layouts.
+    """
+    start, end = len(_HEAD), len(data) - len(_END)
+    widths = [layout.dtype.itemsize for layout in layouts]
+    starts: list[list[int]] = [[] for _ in layouts]
+    if end > start and (kind := data[start + _KIND_AT]) < len(layouts) and (end - start) % widths[kind] == 0:
+        alike = layouts[kind].read(data)
+        if (alike["n"] == alike["n"][0]).all() and (alike[layouts[kind].first] == kind).all():
+            return [alike if i == kind else layout.rows(0) for i, layout in enumerate(layouts)]
+    at = start
+    while at < end:
+        kind = data[at + _KIND_AT]
+        if kind >= len(layouts):
+            raise ValueError("binary COPY: a row has an unknown layout")
+        starts[kind].append(at)
+        at += widths[kind]
+    if at > end:
+        raise ValueError("binary COPY: the rows do not have the expected width")
+    wire = np.frombuffer(data, np.uint8)
+    found = []
+    for layout, width, offsets in zip(layouts, widths, starts, strict=True):
+        picked = wire[np.array(offsets, np.intp)[:, None] + np.arange(width)]
+        found.append(picked.view(layout.dtype).reshape(-1) if offsets else layout.rows(0))
+    return found
 
 
 def array(rows: Rows, column: str) -> NDArray[Any]:

@@ -1,7 +1,7 @@
 """Day rows into and out of table `curve_day`: reading fixed-width arrays, merging with what is there, writing back.
 
 A row has one of six layouts (int2, int4 or int8 numbers, with or without qualities); each is a fixed-width record, so
-both directions are one COPY a layout and no Python object a value. Merging transactions take turns by an advisory lock.
+both directions are one COPY and no Python object a value. Merging transactions take turns by an advisory lock.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from psycopg import sql
 
 from ..model.quality import Source
 from ..model.readings import I8, Samples
-from .copying import PG_EPOCH_DAY, PG_EPOCH_US, Rows, RowType, array, copy_in, copy_out, int_array
+from .copying import PG_EPOCH_DAY, PG_EPOCH_US, Rows, RowType, array, copy_in, copy_out, int_array, read_mixed
 from .curves import DAY_S, NONE, DayRows, conflicts_as_samples, merge, rescale, without_trailing_zeros
 from .partitions import Partitions
 
@@ -65,6 +65,10 @@ WIDTHS: Final = (
 )
 WIDEST: Final = WIDTHS[-1]
 FORMS: Final = tuple(Form(width, judged) for width in WIDTHS for judged in (False, True))
+FORM: Final = sql.SQL(  # index into FORMS
+    "(CASE WHEN c.short IS NOT NULL THEN 0 WHEN c.vals IS NOT NULL THEN 2 ELSE 4 END"
+    " + CASE WHEN c.quality IS NULL THEN 0 ELSE 1 END)::int2"
+)
 
 
 @cache
@@ -86,10 +90,20 @@ def _written(form: Form, n: int) -> RowType:
 
 
 @cache
-def _read(form: Form, n: int) -> RowType:
-    columns = [("day", "date"), ("point", "int4"), ("quantity", "int2"), ("decimals", "int2"), ("base", "int8")]
-    columns += [("received", "timestamptz"), ("number", f"{form.width.kind}[{n}]")]
-    return RowType(columns + ([("quality", f"int2[{n}]")] if form.judged else []))
+def _read(n: int) -> tuple[RowType, ...]:
+    """What `read_rows` selects: one layout a form, told by the first column."""
+    shared = [("form", "int2"), ("day", "date"), ("point", "int4"), ("quantity", "int2"), ("decimals", "int2")]
+    shared += [("base", "int8"), ("received", "timestamptz")]
+    return tuple(
+        RowType(
+            [
+                *shared,
+                *((w.column, f"{w.kind}[{n}]" if w is form.width else "null") for w in WIDTHS),
+                ("quality", f"int2[{n}]" if form.judged else "null"),
+            ]
+        )
+        for form in FORMS
+    )
 
 
 def pack_rows(rows: DayRows) -> list[Rows]:
@@ -129,28 +143,17 @@ def read_rows(
     cursor: psycopg.Cursor[Any], step_s: int, where: sql.Composable, source: int = Source.CURVE
 ) -> list[DayRows]:
     """The rows of one step that satisfy `where` (a condition on c.day, c.point, c.quantity ...)."""
-    n = DAY_S // step_s
-    found = []
-    for form in FORMS:
-        query = sql.SQL(
-            "SELECT c.day, c.point, c.quantity, c.decimals, c.base, c.received, {numbers}{quality} FROM curve_day c"
-            " WHERE c.step_s = {step} AND c.source = {source} AND {numbers} IS NOT NULL AND {judged} AND {where}"
-        ).format(
-            numbers=sql.Identifier("c", form.width.column),
-            quality=sql.SQL(", c.quality" if form.judged else ""),
-            step=sql.Literal(step_s),
-            source=sql.Literal(int(source)),
-            judged=sql.SQL(f"c.quality IS {'NOT ' if form.judged else ''}NULL"),
-            where=where,
-        )
-        rows = _read(form, n).read(copy_out(cursor, query))
-        if len(rows):
-            found.append(_unpack(rows, step_s, form))
-    return found
+    query = sql.SQL(
+        "SELECT {form}, c.day, c.point, c.quantity, c.decimals, c.base, c.received, c.short, c.vals, c.wide, c.quality"
+        " FROM curve_day c WHERE c.step_s = {step} AND c.source = {source} AND {where}"
+    ).format(form=FORM, step=sql.Literal(step_s), source=sql.Literal(int(source)), where=where)
+    parts = read_mixed(copy_out(cursor, query), _read(DAY_S // step_s))
+    return [_unpack(rows, step_s, form) for rows, form in zip(parts, FORMS, strict=True) if len(rows)]
 
 
 def _unpack(rows: Rows, step_s: int, form: Form) -> DayRows:
-    raw, width = array(rows, "number"), form.width
+    width = form.width
+    raw = array(rows, width.column)
     number = raw.astype(np.int64)
     if width is not WIDEST:
         number = np.where(number == width.none, NONE, number + rows["base"].astype(np.int64)[:, None])

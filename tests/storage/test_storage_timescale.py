@@ -80,8 +80,9 @@ def test_hypertables_take_the_same_readings(config: StorageConfig, tmp_path: Pat
             policies: list[Any] = owner.execute(
                 "SELECT proc_name FROM timescaledb_information.jobs WHERE hypertable_name IS NOT NULL ORDER BY 1"
             ).fetchall()
-            assert len(policies) == 3
-            owner.execute("SELECT compress_chunk(c) FROM show_chunks('sample') c")
+            assert len(policies) == 4
+            for table in ("sample", "curve_day"):
+                owner.execute("SELECT compress_chunk(c) FROM show_chunks(%s) c", (table,))
         with database.connect(autocommit=True) as connection:
             assert len(load_samples(connection, range(1, 51), [1], START, START + 1)) == 50
             values, quality = load_curve_day(connection, DAY, [1, 2], [1])
@@ -91,4 +92,9 @@ def test_hypertables_take_the_same_readings(config: StorageConfig, tmp_path: Pat
         journal.append(encode_batches([batch(220.0)])).result(10)
         late.drain_all()
         assert (late.counters.samples, late.counters.repeated) == (0, 50)
+        journal.append(encode_batches([batch(222.0, 90)])).result(10)
+        late.drain_all()
         late.close()
+        with database.connect(autocommit=True) as connection:
+            values, _ = load_curve_day(connection, DAY, [1, 2], [1])
+        assert values[1, [0, 5, 90, 93]].tolist() == [220.0, 221.0, 222.0, 222.0]  # merged into a compressed day

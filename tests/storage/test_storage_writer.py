@@ -233,6 +233,25 @@ def test_a_day_grows_out_of_its_numbers(journal: Journal, writer: JournalWriter,
     assert read[0, :4].tolist() == [1.25, 1.2501, 100_000.0, 900_000_000.0]
 
 
+def test_days_of_every_width_and_quality_are_read_in_one_pass(
+    journal: Journal, writer: JournalWriter, db: psycopg.Connection[Any]
+) -> None:
+    rng = np.random.default_rng(5)
+    scale = np.array([1.0, 1_000.0, 900_000_000.0])[np.arange(60) % 3]
+    value = np.round(rng.random((60, 96)) * scale[:, None], 4)
+    value[rng.random((60, 96)) < 0.1] = np.nan
+    quality = np.where((np.arange(60) % 2 == 0)[:, None] & np.isfinite(value), Quality.S, Quality.A).astype(np.int16)
+    block = CurveBlock(
+        np.arange(1, 61, dtype=np.int32), np.full(60, ENERGY, np.int16), np.full(60, START + SLOT, np.int64), 900,
+        value, quality,
+    )  # fmt: skip
+    put(journal, ReadingBatch(received_us=START, curves=[block]))
+    writer.drain_all()
+    read, judged = load_curve_day(db, DAY, range(1, 61), [ENERGY])
+    assert np.array_equal(read, value, equal_nan=True)
+    assert np.array_equal(judged, np.where(np.isfinite(value), quality, Quality.M))
+
+
 def test_cold_curve_days_are_packed_and_still_take_late_slots(
     journal: Journal, writer: JournalWriter, database: Database, db: psycopg.Connection[Any]
 ) -> None:
