@@ -461,6 +461,21 @@ def _digits(name: str, size: int) -> Format:
     return Format(name, size, decode, encode)
 
 
+def _pairs(name: str, size: int) -> Format:
+    """Codes of two bits, low bits first: four of them a byte."""
+
+    def decode(wire: bytes) -> object:
+        return [byte >> shift & 3 for byte in wire for shift in (0, 2, 4, 6)]
+
+    def encode(value: object, _size: int) -> bytes:
+        if not isinstance(value, (list, tuple)) or len(value) != 4 * size:
+            raise _refuse(name, value, f"give a list of {4 * size} codes 0 to 3")
+        codes = [to_int(name, one, 0, 3) for one in value]
+        return bytes(sum(codes[4 * i + k] << 2 * k for k in range(4)) for i in range(size))
+
+    return Format(name, size, decode, encode)
+
+
 def _phone(name: str, size: int) -> Format:
     """Digits in reading order, high nibble first, padded with F (0-9, and A-E as sent for * # ...)."""
 
@@ -548,11 +563,12 @@ _NUMBERED: Final[dict[str, Callable[[str, int], Format]]] = {
     "gbk": lambda name, size: _text(name, size, "gb18030"),
     "digits": _digits,
     "phone": _phone,
+    "pairs": _pairs,
     "bcd": lambda name, size: _bcd(name, size, 0),
 }
 _UNSIGNED: Final = re.compile(r"(u|be)([1-8])(\?)?")
 _BIT_SET: Final = re.compile(r"bs(?:8x(\d+|<\w+>)|(8|16|24|32|40|48|56|64))(?:@([01]))?")
-_NUMBER: Final = re.compile(r"(hex|ascii|gbk|digits|phone|bcd)(?:(\d+)|<(\d+|\w+)>)")
+_NUMBER: Final = re.compile(r"(hex|ascii|gbk|digits|phone|pairs|bcd)(?:(\d+)|<(\d+|\w+)>)")
 
 
 @cache
@@ -561,7 +577,7 @@ def make_format(text: str) -> tuple[Format, str]:
 
     A.1 .. A.27; u1 .. u8 (low byte first), be2 (high byte first), with ? = EE.. or FF.. is None; bs8 .. bs64, bs8x31,
     bs8x<field> (@0 = bits counted from 0); hex<n>, ascii<n>, gbk<n> (n a number or a field), digits<n>, phone<n>,
-    bcd<n>; ip; dadt; rest.
+    pairs<n> (two-bit codes), bcd<n>; ip; dadt; rest.
     """
     if text in _FIXED:
         return _FIXED[text], ""

@@ -33,6 +33,14 @@ def _timeout_retry_raw(data: Data) -> None:
         data["timeout_retry_raw"] = (timeout | retries << 12).to_bytes(2, "little").hex().upper()
 
 
+def _event_masks(data: Data) -> None:
+    """AFN 04 F9: the lists of event codes as the masks sent."""
+    for name in ("record", "important"):
+        codes = data.get(name)
+        if isinstance(codes, list):
+            data[f"{name}_mask_hex"] = sum(1 << code - 1 for code in codes).to_bytes(8, "little").hex().upper()
+
+
 def _relay(data: Data) -> None:
     """AFN 10 F1: the DL/T 645 frame inside, if there is one."""
     from ..dlt645.frame import Frame as MeterFrame
@@ -63,5 +71,6 @@ HOOKS: Final[dict[str, Hook]] = {
     "groups": Hook((), _groups),
     "baud": Hook(("baud",), _baud),
     "timeout_retry_raw": Hook(("timeout_retry_raw",), _timeout_retry_raw),
+    "event_masks": Hook(("record_mask_hex", "important_mask_hex"), _event_masks),
     "relay": Hook(("dlt645",), _relay),
 }

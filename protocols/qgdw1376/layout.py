@@ -713,7 +713,7 @@ class Variant:
             raise ValueError("; ".join(faults))
         self.nodes = nodes
         self.editions = editions
-        self._read, self._write, self.size = _compile(nodes, _references(nodes), layout_of)
+        self._read, self._write, self.size = _compile(nodes, references(nodes), layout_of)
         self.keys = _keys(nodes)
         self.open = any(isinstance(n, Field) and n.format == "rest" for n in nodes)
 
@@ -778,7 +778,7 @@ class Layout:
         raise first or UsageError(f"no layout of this item has {size} bytes")
 
 
-def _references(nodes: Sequence[Node]) -> frozenset[str]:
+def references(nodes: Sequence[Node]) -> frozenset[str]:
     """Names that counts, sizes and conditions refer to."""
     found: set[str] = set()
     for node in nodes:
@@ -791,7 +791,7 @@ def _references(nodes: Sequence[Node]) -> frozenset[str]:
         if isinstance(node, When):
             found.add(node.field)
         if isinstance(node, (Group, Nested, When)):
-            found |= _references(node.fields)
+            found |= references(node.fields)
     return frozenset(found)
 
 
@@ -813,12 +813,18 @@ def _keys(nodes: Sequence[Node]) -> set[str]:
     return found
 
 
+def every_key(nodes: Sequence[Node]) -> set[str]:
+    """Keys of these entries and of everything inside them."""
+    inner = [every_key(node.fields) for node in nodes if isinstance(node, (Group, When))]
+    return _keys(nodes).union(*inner)
+
+
 def _check(nodes: Sequence[Node], known: set[str], faults: list[str]) -> None:
     """References point backwards, names are unique in their scope, unbounded entries stand last."""
     here: set[str] = set()
     for i, node in enumerate(nodes):
         inner = isinstance(node, (Group, Nested, When))
-        refs = _references([msgspec.structs.replace(node, fields=())] if inner else [node])
+        refs = references([msgspec.structs.replace(node, fields=())] if inner else [node])
         faults += [f"{name} is not known here" for name in sorted(refs - known)]
         names = _keys([node]) if not isinstance(node, Hooked) else set()
         faults += [f"{name} twice" for name in sorted(names & here)]

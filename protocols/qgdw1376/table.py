@@ -14,10 +14,15 @@ Every row is checked at load and every fault is told with its row; layouts becom
     request = [...]           # layout of a request's data unit (AFN 06 08-10; default: no data)
     fields = [...]            # layout of the answer, or of what is sent (AFN 00 01 02 04 05; default: no data)
     hook = "..."              # derived keys, after fields
+    limits = { k = [1, 9] }   # legal values of a field (or of its elements) when a person sets it: low and high, or the
+                              # list of them [[85, 170]]; not looked at when decoding
+    releases = 1              # AFN 05: this command takes back F1
     conf = 3                  # how sure the layout is: 3 several sources ... 1 one source, 0 from memory
     note = "..."
+    note_zh = "..."
 
-    [[erc]]  erc, name, en, zh, clause, editions, fields, conf, note: the bytes behind Le
+    [[erc]]  erc, name, en, zh, clause, editions, fields, conf, note, note_zh: the bytes behind Le
+             severity = 1 urgent .. 4 info, rules = ["V1"]: the case rules that it feeds (missing = only recorded)
     [layout]  name = [...]    named layouts for "@name" (all files share them)
 """
 
@@ -34,7 +39,7 @@ import msgspec
 from ..common.errors import UsageError
 from .edition import DEFAULT, NAMES
 from .hooks import HOOKS
-from .layout import Layout, make_layout
+from .layout import Layout, every_key, make_layout
 
 FILES: Final = ("links", "parameters", "control", "realtime", "history", "events")
 POINT_KINDS: Final = {"0": "terminal", "M": "measuring point", "G": "total-sum group", "R": "control round",
@@ -60,6 +65,9 @@ AFN_NAMES: Final[dict[int, tuple[str, str]]] = {
 }
 
 
+Limit = range | tuple[int, ...]  # legal values
+
+
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """A class of information (信息类 Fn) of an AFN."""
 
@@ -75,6 +83,9 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     fields: Layout
     conf: int
     note: str = ""
+    note_zh: str = ""
+    limits: dict[str, Limit] = {}
+    releases: int = 0
 
     def layout(self, afn: int, up: bool) -> Layout:
         """What the data unit of a frame of this direction holds."""
@@ -93,6 +104,9 @@ class ErcRow(msgspec.Struct, frozen=True, kw_only=True):
     fields: Layout
     conf: int
     note: str = ""
+    note_zh: str = ""
+    severity: int = 0
+    rules: tuple[str, ...] = ()
 
 
 class _RawRow(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -109,6 +123,9 @@ class _RawRow(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     fields: list[object] = []
     hook: str = ""
     note: str = ""
+    note_zh: str = ""
+    limits: dict[str, list[object]] = {}
+    releases: int = 0
 
 
 class _RawErc(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -121,6 +138,9 @@ class _RawErc(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     editions: list[str] = msgspec.field(default_factory=lambda: list(NAMES))
     fields: list[object] = []
     note: str = ""
+    note_zh: str = ""
+    severity: int = 0
+    rules: list[str] = []
 
 
 _Maker = Callable[[object], Layout]
@@ -221,6 +241,10 @@ def _row(raw: _RawRow, layout: _Maker) -> Row:
         raise ValueError(f"pn {raw.pn!r} is made of {' '.join(POINT_KINDS)}")
     if raw.hook and raw.hook not in HOOKS:
         raise ValueError(f"unknown hook {raw.hook!r}: hooks.py has {', '.join(HOOKS)}")
+    fields = layout([*raw.fields, {"hook": raw.hook}] if raw.hook else raw.fields)
+    strange = raw.limits.keys() - set().union(*(every_key(v.nodes) for v in fields.variants))
+    if strange:
+        raise ValueError(f"limits of unknown fields: {', '.join(sorted(strange))}")
     return Row(
         afn=tuple(int(a, 16) for a in afns),
         fn=raw.fn,
@@ -231,10 +255,22 @@ def _row(raw: _RawRow, layout: _Maker) -> Row:
         clause=raw.clause,
         editions=editions,
         request=layout(raw.request),
-        fields=layout([*raw.fields, {"hook": raw.hook}] if raw.hook else raw.fields),
+        fields=fields,
         conf=raw.conf,
         note=raw.note,
+        note_zh=raw.note_zh,
+        limits={name: _limit(name, limit) for name, limit in raw.limits.items()},
+        releases=raw.releases,
     )
+
+
+def _limit(name: str, raw: list[object]) -> Limit:
+    """[low, high], or [[value, ...]]."""
+    if len(raw) == 1 and isinstance(raw[0], list) and raw[0]:
+        return tuple(raw[0])
+    if len(raw) == 2 and isinstance(raw[0], int) and isinstance(raw[1], int) and raw[0] <= raw[1]:
+        return range(raw[0], raw[1] + 1)
+    raise ValueError(f"limits of {name}: give [low, high] or [[value, ...]]")
 
 
 def _erc(raw: _RawErc, layout: _Maker) -> ErcRow:
@@ -250,6 +286,9 @@ def _erc(raw: _RawErc, layout: _Maker) -> ErcRow:
         fields=layout(raw.fields),
         conf=raw.conf,
         note=raw.note,
+        note_zh=raw.note_zh,
+        severity=raw.severity,
+        rules=tuple(raw.rules),
     )
 
 
