@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from fuhe.protocols.common.errors import FuheError
@@ -128,7 +128,9 @@ def _number(count: Count, env: Data, draw: Draw) -> int:
         return count.number
     if count.kind == "field":
         known = env[count.field]
-        return (len(known) if isinstance(known, list) else int(known)) + count.number
+        number = (len(known) if isinstance(known, list) else int(known)) + count.number
+        assume(number >= 0)
+        return number
     if count.kind == "hour_points":
         return POINTS_OF_HOUR.get(env["density"], 0)
     if count.kind == "pointers":
