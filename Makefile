@@ -3,6 +3,9 @@ PY ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# bytecode is made at setup: where Python may not write it later, every start of a verb would compile for a second
+PACKAGE := acquisition analytics commands control daemon model protocols simulator storage cli.py __init__.py
+UNUSED := '/(tests?|testing|mypy|mypyc|hypothesis|pip|setuptools|pkg_resources|lexers|styles)/'
 
 .PHONY: setup demo test lint format bench soak lock clean
 
@@ -18,7 +21,8 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
 	@$(BIN)/python -m ensurepip >/dev/null 2>&1 || true
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable . 
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@$(BIN)/python -m compileall -q -j 0 -x $(UNUSED) $(VENV)/lib $(PACKAGE)
 	@touch $(STAMP)
 
 demo: setup

@@ -13,38 +13,50 @@ from . import __version__
 from .commands.common import App
 from .model.lang import Lang, set_lang, tr
 
-# verb -> module of commands/ that defines it under the same name (dashes as underscores)
+# verb -> (module of commands/ that defines it under the same name, English, Chinese)
 VERBS = {
-    "audit": "audit",
-    "control": "control",
-    "curve": "curve",
-    "db": "db",
-    "decode": "decode",
-    "demo": "demo",
-    "device": "device",
-    "encode": "decode",
-    "gaps": "device",
-    "recall": "device",
-    "report": "curve",
-    "run": "run",
-    "sim": "sim",
-    "status": "run",
-    "user": "user",
+    "audit": ("audit", "The audit: read, verify, export.", "审计: 查看、校验、导出。"),
+    "control": (
+        "control",
+        "Orderly power use: plan, order, propose, approve, execute, release.",
+        "有序用电: 方案、指令、建议、批准、执行、恢复。",
+    ),
+    "curve": ("curve", "Draw the curve of a metering point or of all.", "绘制计量点或全部的曲线。"),
+    "db": ("db", "The database: state, migration, backup, restore.", "数据库: 状态、迁移、备份、恢复。"),
+    "decode": ("decode", "Explain frames.", "解析报文。"),
+    "demo": ("demo", "Show the main job on simulated meters.", "在模拟电表上演示主要功能。"),
+    "device": (
+        "device",
+        "Devices: list, show, import, export, plan, read.",
+        "设备: 列表、查看、导入、导出、计划、召测。",
+    ),
+    "encode": ("decode", "Make request frames.", "生成请求报文。"),
+    "gaps": ("recall", "What is missing on a day, and its recall.", "某日缺数及补召状态。"),
+    "recall": ("recall", "Read stored data of past days again.", "补召历史数据。"),
+    "report": ("curve", "Reports made from stored readings.", "由已存数据生成报告。"),
+    "run": ("run", "Run the daemon in the foreground until SIGTERM.", "前台运行守护进程, 直至 SIGTERM。"),
+    "sim": ("sim", "Simulated meters and terminals.", "电能表和终端模拟器。"),
+    "status": ("run", "Mode, links and devices of the daemon.", "守护进程的模式、链路和设备。"),
+    "user": ("user", "People: accounts, roles, login.", "人员: 账号、角色、登录。"),
 }
 
 
 class LazyGroup(click.Group):
-    """Imports a verb's module only when the verb is used, so that `fuhe --help` and `fuhe decode` start at once."""
+    """Imports a verb's module only when the verb is used: `fuhe --help` and `fuhe decode` start at once."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [v for v in sorted(VERBS) if (Path(__file__).parent / "commands" / f"{VERBS[v]}.py").exists()]
+        return sorted(VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in self.list_commands(ctx):
+        if cmd_name not in VERBS:
             return None
-        module = importlib.import_module(f".commands.{VERBS[cmd_name]}", __package__)
+        module = importlib.import_module(f".commands.{VERBS[cmd_name][0]}", __package__)
         command: click.Command = getattr(module, cmd_name)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section(tr("Commands", "命令")):
+            formatter.write_dl([(verb, tr(en, zh)) for verb, (_, en, zh) in sorted(VERBS.items())])
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -13,7 +13,6 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 from pathlib import Path
 from types import UnionType
 from typing import Final, Union, cast, get_args, get_origin, get_type_hints
@@ -95,7 +94,7 @@ def check_tree(tree: Tree) -> list[tuple[str, str]]:
 
 
 def _read_files(directory: Path | None, faults: list[ProfileFault]) -> Iterator[tuple[str, tuple[str, Tree]]]:
-    builtin = resources.files(__package__).joinpath("profiles")
+    builtin = Path(__file__).with_name("profiles")
     files = [(f.name, f.name, f.read_bytes()) for f in builtin.iterdir() if f.name.endswith(".toml")]
     if directory is not None and directory.is_dir():
         for path in sorted(directory.glob("*.toml")):

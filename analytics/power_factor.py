@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from functools import cache
-from importlib import resources
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -48,7 +48,7 @@ def _half_up(p: float, q: float) -> int:
 
 @cache
 def _table() -> dict[str, Any]:
-    return tomllib.loads(resources.files(__package__).joinpath("power_factor.toml").read_text(encoding="utf-8"))
+    return tomllib.loads(Path(__file__).with_name("power_factor.toml").read_text(encoding="utf-8"))
 
 
 @cache

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
-from importlib import resources
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -35,7 +35,7 @@ class Band:
 @cache
 def bands() -> dict[str, Band]:
     """Bands by name, from voltage.toml."""
-    text = resources.files(__package__).joinpath("voltage.toml").read_text(encoding="utf-8")
+    text = Path(__file__).with_name("voltage.toml").read_text(encoding="utf-8")
     return {row["name"]: Band(**row) for row in tomllib.loads(text)["band"]}
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 import click
-import msgspec
 
 from ..model.lang import tr
 from ..protocols.common.errors import FuheError
@@ -50,6 +49,8 @@ def json_option(function: Callable[P, R]) -> Callable[P, R]:
 
 def print_json(value: Any) -> None:
     """One JSON value, UTF-8, with a newline. Decimals and datetimes become text."""
+    import msgspec
+
     sys.stdout.buffer.write(msgspec.json.encode(value) + b"\n")
     sys.stdout.flush()
 

@@ -13,7 +13,6 @@ import click
 
 from ..control import commands, freeze, orders, proposals
 from ..control.commands import Command
-from ..control.power import stored_power
 from ..control.records import Conn, scalar
 from ..control.rules.states import State
 from ..model.lang import tr
@@ -36,6 +35,8 @@ from .person import device_names, kw, local, now_us, person, say, show_table, ye
 @reported
 def propose(app: App, name: str, commit: bool, as_json: bool) -> None:
     """Exit status 1 if no proposal within the limits exists."""
+    from ..control.power import stored_power  # numpy: only here
+
     with person(app, "command.propose") as (conn, actor):
         found = orders.find(conn, name)
         made = proposals.propose(conn, now_us(), actor, found.id, stored_power(conn), app.config.control, commit=commit)

@@ -53,7 +53,8 @@ secrets_file: {home}/sim/secrets.yaml
 http: {{port: {port}}}
 cycles: {{live_s: 5, curve_s: 900, event_s: 0, gap_scan_s: 3, spread_s: 2}}
 control: {{environment: test, county_load_kw: 60000, restore_margin_kw: 20000, min_off_min: 0,
-           verify_at_s: [5, 10, 15], power_before_s: 30, restore_wait_s: 3, supervise_s: 5, step_interval_s: 2}}
+           verify_at_s: [5, 10, 15], power_before_s: 30, restore_wait_s: 3, supervise_s: 5, step_interval_s: 2,
+           unknown_read_s: 2}}
 """
 POWER = "active_power_total"
 ASTRAY = (State.BLOCKED, State.FAILED, State.INEFFECTIVE, State.PARTIAL, State.ABANDONED, State.EXPIRED)
@@ -352,14 +353,14 @@ class Demo:
         self.console.print("[bold magenta]chen[/] [bold]$ fuhe control approve D-1 --digits …[/]", highlight=False)
         self.run("control", "order", "notice", "D-1", user="li")
         self.run("control", "order", "activate", "D-1", user="chen")
-        self._watch(6)
+        self._watch(3)
         self._mark("execute", "执行")
         self.run("control", "execute", "D-1", "--yes", user="li", show=False)
         self.console.print("[bold magenta]li[/] [bold]$ fuhe control execute D-1 --yes[/]", highlight=False)
         self._until(State.EFFECTIVE, 90)
         self._mark("verified", "已验证")
         self.run("control", "status", user="li")
-        self._watch(4)
+        self._watch(3)
         cut = self._commands()
         self.facts["promised"] = sum(c.expected_kw for c in cut)
         self.facts["measured"] = sum(c.measured_kw or 0.0 for c in cut)

@@ -8,16 +8,10 @@ from __future__ import annotations
 import getpass
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 
-from ..acquisition.cycles import duty_period_s
-from ..acquisition.devices import Changes, ParsedList, compare, conflicts, export_devices, parse_devices
-from ..acquisition.plan import LinePlan, check_plan, describe
-from ..acquisition.profile import Profile
 from ..acquisition.requests import READ, READABLE
 from ..model.devices import Device
 from ..model.lang import tr
@@ -27,10 +21,13 @@ from ..storage import requests
 from ..storage.database import Database
 from ..storage.devices import apply_devices, load_devices
 from ..storage.state import load_device_states
+from .asking import ask, find_device, finish, print_answer, print_table, profiles_of, time_text
 from .common import App, json_option, pass_app, print_json, reported
-from .recall import ask, find_device, finish, print_answer, print_table, profiles_of, time_text
-from .recall import gaps as gaps
-from .recall import recall as recall
+
+if TYPE_CHECKING:
+    from ..acquisition.devices import Changes, ParsedList
+    from ..acquisition.plan import LinePlan
+    from ..acquisition.profile import Profile
 
 PROGRESS_FROM = 2000
 ALL = 10_000_000
@@ -79,6 +76,8 @@ def list_(app: App, as_json: bool) -> None:
 @reported
 def show(app: App, name: str, as_json: bool) -> None:
     """Everything known about one device."""
+    from ..acquisition.cycles import duty_period_s  # numpy
+
     with Database.open(app.config.storage) as database, database.connect(autocommit=True) as connection:
         found = find_device(load_devices(connection), name)
         state = load_device_states(connection).get(found.id)
@@ -132,6 +131,9 @@ def _classes(profile: Profile) -> tuple[int, ...]:
 @reported
 def import_(app: App, file: Path, dry_run: bool, disable_missing: bool, overload: bool, as_json: bool) -> None:
     """Check the whole file, show what changes, check the polling plan, then apply in one transaction."""
+    from ..acquisition.devices import compare, conflicts
+    from ..acquisition.plan import check_plan
+
     profiles, links = profiles_of(app), {link.name: link for link in app.config.links}
     parsed = _parse(file, app, profiles)
     with Database.open(app.config.storage) as database, database.connect(autocommit=True) as connection:
@@ -174,12 +176,18 @@ def import_(app: App, file: Path, dry_run: bool, disable_missing: bool, overload
 
 
 def _parse(file: Path, app: App, profiles: dict[str, Profile]) -> ParsedList:
+    from rich.console import Console
+
+    from ..acquisition.devices import parse_devices
+
     data = file.read_bytes()
     links = {link.name: link for link in app.config.links}
     total = data.count(b"\n")
     console = Console(stderr=True)
     if total < PROGRESS_FROM or not console.is_terminal:
         return parse_devices(data, links=links, profiles=profiles)
+    from rich.progress import BarColumn, Progress, TextColumn
+
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(tr("checking rows", "检查各行"), total=total)
@@ -192,6 +200,8 @@ def _parse(file: Path, app: App, profiles: dict[str, Profile]) -> ParsedList:
 
 
 def _print_import(parsed: ParsedList, changes: Changes, plans: tuple[LinePlan, ...], disable_missing: bool) -> None:
+    from ..acquisition.plan import describe
+
     if parsed.faults:
         return
     for name in changes.added:
@@ -220,6 +230,8 @@ def _print_import(parsed: ParsedList, changes: Changes, plans: tuple[LinePlan, .
 @reported
 def export(app: App, file: Path, as_json: bool) -> None:
     """The canonical list, to a file or standard output; the same devices always give the same bytes."""
+    from ..acquisition.devices import export_devices
+
     devices = _stored(app)
     data = export_devices(devices)
     if str(file) == "-":
@@ -242,6 +254,8 @@ def export(app: App, file: Path, as_json: bool) -> None:
 @reported
 def plan(app: App, as_json: bool) -> None:
     """Line time that the cycles want, by line and duty. Exit status 1 when a line is overloaded."""
+    from ..acquisition.plan import check_plan, describe
+
     plans = check_plan(_stored(app), profiles_of(app), app.config.links, app.config.cycles)
     if as_json:
         print_json([_plan_json(p) for p in plans])

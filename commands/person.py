@@ -12,8 +12,6 @@ from datetime import datetime
 from typing import Any, Final
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from ..control import accounts
 from ..control.audit import Actor
@@ -75,6 +73,9 @@ def kw(value: float | None) -> str:
 
 def show_table(head: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
     """A plain table as wide as the terminal; where there is none (pipe, file), COLUMNS or at least WIDE characters."""
+    from rich.console import Console  # not for verbs that print a line
+    from rich.table import Table
+
     table = Table(*head, title=title or None, title_justify="left")
     for row in rows:
         table.add_row(*[str(cell) for cell in row])

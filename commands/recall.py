@@ -1,108 +1,30 @@
-"""`fuhe recall` and `fuhe gaps`, and how any verb asks the daemon about a device and prints its answer."""
+"""`fuhe recall` and `fuhe gaps`: past data read again, and what is missing."""
 
 from __future__ import annotations
 
-import getpass
-import sys
 from contextlib import nullcontext
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import click
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from ..acquisition.cycles import curve_window, freeze_window
 from ..acquisition.io.ledgerstore import DatabaseLedger, to_row
 from ..acquisition.ledger import tracks
-from ..acquisition.profile import Profile
-from ..acquisition.profiles import load_profiles
 from ..acquisition.recall import Hole, Recaller, RecallRow
 from ..acquisition.requests import RECALL, RECALLABLE
-from ..model.devices import Device
 from ..model.lang import tr
-from ..model.quality import Quality
-from ..model.quantities import by_id
-from ..model.times import BUSINESS_ZONE, business_day, from_us, to_us
+from ..model.times import business_day, to_us
 from ..model.work import Duty
-from ..protocols.common.errors import LinkError, UsageError
-from ..storage import requests
+from ..protocols.common.errors import UsageError
 from ..storage.database import Database
 from ..storage.devices import load_devices
 from ..storage.recall import list_recalls
+from .asking import ask, finish, print_answer, print_table, profiles_of, time_text
 from .common import App, json_option, pass_app, print_json, reported
 
 ALL = 10_000_000
-
-
-def profiles_of(app: App) -> dict[str, Profile]:
-    return load_profiles(app.config.data_dir / "profiles")
-
-
-def find_device(devices: list[Device], name: str) -> Device:
-    found = next((d for d in devices if d.name == name), None)
-    if found is None:
-        en = f"no device {name!r}: `fuhe device list` shows their names"
-        raise UsageError(tr(en, f"没有设备 {name!r}: 请用 fuhe device list 查看"))
-    return found
-
-
-def time_text(time_us: int | None) -> str:
-    return "-" if time_us is None else f"{from_us(time_us).astimezone(BUSINESS_ZONE):%Y-%m-%d %H:%M:%S}"
-
-
-def print_table(columns: list[str], rows: list[list[str]]) -> None:
-    table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
-    for row in rows:
-        table.add_row(*row)
-    # not a terminal: as wide as it needs to be, so that nothing is cut
-    Console(width=None if sys.stdout.isatty() else 250, highlight=False, markup=False).print(table)
-
-
-def ask(app: App, kind: str, name: str, params: dict[str, Any], timeout_s: float) -> tuple[Device, dict[str, Any]]:
-    """Ask the daemon about a device and wait. Refused when the daemon answered that it could not."""
-    with Database.open(app.config.storage) as database, database.connect(autocommit=True) as connection:
-        found = find_device(load_devices(connection), name)
-        if not found.enabled:
-            raise UsageError(tr(f"{name} is disabled in the device list", f"{name} 在设备清单中已停用"))
-        number = requests.ask(connection, kind, device=found.id, params=params, asked_by=getpass.getuser())
-        reply = requests.wait_answer(connection, number, timeout_s)
-    answer = reply.answer or {}
-    if reply.state == "failed":
-        raise LinkError(tr(f"{name}: {answer.get('error', '?')}", f"{name}: {answer.get('error', '?')}"))
-    return found, answer
-
-
-def print_answer(found: Device, answer: dict[str, Any]) -> None:
-    points = {p.id: p.name for p in found.points}
-    rows = []
-    for v in answer.get("values", []):
-        q = by_id().get(v["quantity"])
-        label = tr(q.name, q.zh) if q else str(v["quantity"])
-        value = f"{v['value']:.{q.decimals}f}".rstrip("0").rstrip(".") if q and q.decimals else f"{v['value']:g}"
-        name = points.get(v["point"], str(v["point"]))
-        rows.append([name, label, value, q.unit if q else "", Quality(v["quality"]).name, time_text(v["time_us"])])
-    if rows:
-        head = [
-            tr("point", "计量点"), tr("quantity", "数据项"), tr("value", "数值"), tr("unit", "单位"),
-            tr("quality", "质量"), tr("time", "时间"),
-        ]  # fmt: skip
-        print_table(head, rows)
-    for p in answer.get("parameters", []):
-        click.echo(f"{p['item']} = {p['value']}  ({time_text(p['time_us'])})")
-    for e in answer.get("events", []):
-        click.echo(f"{time_text(e['time_us'])} {e['code']} {e['data']}")
-    for f in answer.get("faults", []):
-        click.echo(f"{f['item']}: {f['reason']}", err=True)
-
-
-def finish(name: str, answer: dict[str, Any]) -> None:
-    """End with an error unless something was read."""
-    status = str(answer.get("status", "done"))
-    if status not in ("done", "partial"):
-        reason = answer.get("reason") or status
-        raise LinkError(tr(f"{name} was not read ({status}): {reason}", f"{name} 未召测成功 ({status}): {reason}"))
 
 
 def _day(text: str) -> date:

@@ -8,8 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-
 from ..model.control import ControlAction, ControlAnswer, SwitchState
 from ..model.quality import Quality
 from ..model.readings import F8, I2, I8
@@ -30,6 +28,8 @@ class PowerWindow:
 
     def good(self, from_us: int, to_us: int) -> PowerWindow:
         """The values of quality A with from_us <= time <= to_us."""
+        import numpy as np  # verbs that only name a target start without it
+
         keep = (self.time_us >= from_us) & (self.time_us <= to_us) & (self.quality == Quality.A) & np.isfinite(self.kw)
         return PowerWindow(self.time_us[keep], self.kw[keep], self.quality[keep], self.quantum_kw)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
+from pathlib import Path
 from typing import Final
 
 KINDS: Final = ("instant", "average", "register", "energy", "demand", "time", "status")
@@ -25,7 +25,7 @@ class Quantity:
 
 @cache
 def _table() -> tuple[Quantity, ...]:
-    text = resources.files(__package__).joinpath("quantities.toml").read_text(encoding="utf-8")
+    text = Path(__file__).with_name("quantities.toml").read_text(encoding="utf-8")
     rows = tuple(Quantity(**row) for row in tomllib.loads(text)["quantity"])
     if len({q.id for q in rows}) != len(rows) or len({q.name for q in rows}) != len(rows):
         raise ValueError("quantities.toml: an id or a name stands twice")

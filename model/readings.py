@@ -7,14 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
-I8 = NDArray[np.int64]
-I4 = NDArray[np.int32]
-I2 = NDArray[np.int16]
-F8 = NDArray[np.float64]
+    I8 = NDArray[np.int64]
+    I4 = NDArray[np.int32]
+    I2 = NDArray[np.int16]
+    F8 = NDArray[np.float64]
+else:  # names for annotations: a command line verb that touches no array starts without numpy
+    I8 = I4 = I2 = F8 = Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +110,16 @@ class ReadingBatch:
     @property
     def value_count(self) -> int:
         """Number of numeric values (empty curve slots not counted)."""
+        import numpy as np
+
         n = len(self.samples) if self.samples is not None else 0
         return n + sum(int(np.isfinite(c.value).sum()) for c in self.curves)
 
 
 def samples_from_rows(rows: Sequence[tuple[int, int, int, float, int, int]]) -> Samples:
     """Samples from (time_us, point, quantity, value, quality, source) rows; for small batches only."""
+    import numpy as np
+
     cols = list(zip(*rows, strict=True)) if rows else [()] * 6
     return Samples(
         np.array(cols[0], np.int64),

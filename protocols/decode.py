@@ -8,9 +8,8 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Final
-
-import msgspec
 
 from .common.errors import UsageError
 
@@ -26,7 +25,8 @@ _STAMPS: Final = re.compile(
 _SHORTEST: Final = 8
 
 
-class Found(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Found:
     """A frame found in a log. line counts from 1 (0 = binary capture); decoded as `decode` gives it."""
 
     line: int

@@ -133,9 +133,9 @@ class Site:
             self._before.append(self._before[-1] + self._day(first + len(self._before) - 1).cumulative[:, :, -1])
         return self._before[day - first]
 
-    def _undisturbed(self, component: int, times: I8) -> F8:
-        """(TARIFFS, n): kWh of one component from the origin, every instant at or after the origin."""
-        out = np.empty((TARIFFS, len(times)))
+    def _undisturbed(self, times: I8) -> F8:
+        """(TARIFFS, C, n): kWh of every component from the origin, every instant at or after the origin."""
+        out = np.empty((TARIFFS, len(self.components), len(times)))
         days = (times + LOCAL_US) // DAY_US
         for day in np.unique(days):
             here = days == day
@@ -143,12 +143,11 @@ class Site:
             within = times[here] - day_start(int(day))
             i = within // SLOT_15MIN_US
             f = (within % SLOT_15MIN_US) / SLOT_15MIN_US
-            p0, p1 = detail.nodes[component, i], detail.nodes[component, i + 1]
+            p0, p1 = detail.nodes[:, i], detail.nodes[:, i + 1]
+            total = detail.cumulative[:, :, i] + self._energy_before(int(day))[:, :, None]
             part = (p0 * f + (p1 - p0) * f * f / 2) * SLOT_H
-            total = detail.cumulative[:, component, :][:, i] + self._energy_before(int(day))[:, component, None]
-            tariff = tariff_of_slot()[i]
-            total[tariff, np.arange(len(i))] += part
-            out[:, here] = total
+            total[tariff_of_slot()[i], :, np.arange(len(i))] += part.T
+            out[:, :, here] = total
         return out
 
     def _component_power(self, times: I8) -> F8:
@@ -207,8 +206,11 @@ class Site:
         """(TARIFFS, n) kWh of the site from the origin; instants before it count as the origin."""
         times = np.maximum(times, self.origin_us)
         total = np.zeros((TARIFFS, len(times)))
-        for component in range(len(self.components)):
-            pieces = self._weights[component]
+        flowed = self._undisturbed(times)
+        for component, pieces in enumerate(self._weights):
+            if len(pieces) == 1:  # never tripped: one weight since the origin
+                total += pieces[0].weight * flowed[:, component]
+                continue
             for i, piece in enumerate(pieces):
                 end = pieces[i + 1].start_us if i + 1 < len(pieces) else np.iinfo(np.int64).max
                 upper = np.clip(times, piece.start_us, end)
@@ -217,8 +219,8 @@ class Site:
                 if piece.slope:
                     total += self._sloped(component, piece, upper)
                 elif piece.weight:
-                    start = self._undisturbed(component, np.array([piece.start_us]))
-                    total += piece.weight * (self._undisturbed(component, upper) - start)
+                    edges = self._undisturbed(np.append(upper, piece.start_us))[:, component]
+                    total += piece.weight * (edges[:, :-1] - edges[:, -1:])
         return total
 
     def _sloped(self, component: int, piece: _Piece, upper: I8) -> F8:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
-from importlib import resources
 from pathlib import Path
 from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
@@ -183,7 +182,7 @@ def parse_scenario(tree: object, where: str = "scenario") -> Scenario:
 
 def builtin_scenarios() -> dict[str, Path]:
     """The ready-made scenarios by name."""
-    folder = Path(str(resources.files(__package__).joinpath("scenarios")))
+    folder = Path(__file__).with_name("scenarios")
     return {p.stem: p for p in sorted(folder.glob("*.yaml"))}
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -43,7 +43,7 @@ class Shape(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 @cache
 def _document() -> dict[str, object]:
-    text = resources.files(__package__).joinpath("shapes.toml").read_text(encoding="utf-8")
+    text = Path(__file__).with_name("shapes.toml").read_text(encoding="utf-8")
     return tomllib.loads(text)
 
 

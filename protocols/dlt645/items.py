@@ -8,7 +8,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterator, Sequence
 from functools import cache, lru_cache
-from importlib import resources
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -53,7 +53,7 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
 
 @cache
 def _tables() -> dict[str, Any]:
-    text = resources.files(__package__).joinpath("items.toml").read_text(encoding="utf-8")
+    text = Path(__file__).with_name("items.toml").read_text(encoding="utf-8")
     return tomllib.loads(text)
 
 

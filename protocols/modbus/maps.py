@@ -13,8 +13,6 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterator, Sequence
 from functools import cache
-from importlib import resources
-from importlib.resources.abc import Traversable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
@@ -25,6 +23,7 @@ from ..common.errors import UsageError
 from .words import ORDERS, TYPES, UNITS, Order
 
 MAX_READ: Final = 125
+_BUILTIN: Final = Path(__file__).with_name("profiles")
 _MAX_DEPTH: Final = 8
 _Row = TypeVar("_Row")
 
@@ -130,7 +129,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 def map_names() -> list[str]:
     """Names of the maps that come with the product."""
-    return sorted(p.name[:-5] for p in _builtin().iterdir() if p.name.endswith(".toml"))
+    return sorted(p.name[:-5] for p in _BUILTIN.iterdir() if p.name.endswith(".toml"))
 
 
 def load_map(name: str, directory: Path | None = None) -> RegisterMap:
@@ -149,14 +148,10 @@ def _load(name: str, directory: Path | None) -> RegisterMap:
     return loaded
 
 
-def _builtin() -> Traversable:
-    return resources.files(__package__).joinpath("profiles")
-
-
 def _text(name: str, directory: Path | None) -> str | None:
     if not name or "/" in name or "\\" in name or name.startswith("."):
         return None
-    places: tuple[Traversable, ...] = (directory, _builtin()) if directory else (_builtin(),)
+    places = (directory, _BUILTIN) if directory else (_BUILTIN,)
     for place in places:
         file = place.joinpath(f"{name}.toml")
         if file.is_file():
