@@ -7,6 +7,8 @@ line time goes first (start-time fair queueing), equal devices take turns, one d
 out. So a slow device gets its share of *seconds*, not of turns, and cannot starve its neighbours.
 Full queue: the newest item of the lowest class below the new one's gives way (recall first). An item that finds nothing
 below it is refused. Control is never dropped; it is refused only when the whole queue is control.
+
+An empty queue owns next to nothing: thousands of lines are idle at any moment.
 """
 
 from __future__ import annotations
@@ -14,8 +16,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import deque
-from collections.abc import Callable, Hashable
-from itertools import count
+from collections.abc import Callable, Hashable, Sequence
 
 from ..model.work import Exchange, Priority, WorkItem
 
@@ -53,15 +54,21 @@ class _Class:
         self.in_heap: set[int] = set()
 
 
+_NOTHING = _Class()  # stands for every class without entries; never written to
+_EMPTY = (_NOTHING,) * CLASSES
+
+
 class Arbiter:
     """Bounded, fair, prioritised queue of one link. `capacity`: items of all classes together."""
 
+    __slots__ = ("_classes", "_count", "_next_expiry_s", "_turn", "_used_s", "_virtual_s", "capacity")
+
     def __init__(self, capacity: int) -> None:
         self.capacity = max(1, capacity)
-        self._classes = tuple(_Class() for _ in range(CLASSES))
-        self._used_s: dict[int, float] = {}
+        self._classes: Sequence[_Class] = _EMPTY
+        self._used_s: dict[int, float] | None = None
         self._virtual_s = 0.0
-        self._turn = count()
+        self._turn = 0
         self._next_expiry_s = math.inf
         self._count = 0
 
@@ -116,33 +123,35 @@ class Arbiter:
         for rank, cls in enumerate(self._classes):
             if only_control and rank:
                 return None
-            while cls.heap:
+            while cls.entries:
                 tag, _, device = heapq.heappop(cls.heap)
                 queue = cls.queues.get(device)
                 if not queue:
                     cls.in_heap.discard(device)
                     continue
-                used = self._used_s.get(device, 0.0)
+                used = self._used(device)
                 if used > tag:  # it was served since this turn was noted
                     if cls.heap:
-                        heapq.heappush(cls.heap, (used, next(self._turn), device))
+                        heapq.heappush(cls.heap, (used, self._next_turn(), device))
                         continue
                     tag = used
                 if tag > self._virtual_s:
                     self._virtual_s = tag
                 entry = queue.popleft()
                 del cls.entries[entry]
-                self._count -= 1
                 if queue:
-                    heapq.heappush(cls.heap, (tag, next(self._turn), device))
+                    heapq.heappush(cls.heap, (tag, self._next_turn(), device))
                 else:
                     del cls.queues[device]
                     cls.in_heap.discard(device)
+                self._left()
                 return entry
         return None
 
     def charge(self, device: int, seconds: float) -> None:
         """Line time that a device has used."""
+        if self._used_s is None:
+            self._used_s = {}
         used_s = self._used_s.get(device, 0.0)
         self._used_s[device] = (used_s if used_s > self._virtual_s else self._virtual_s) + seconds
 
@@ -164,10 +173,14 @@ class Arbiter:
 
     def forget_devices(self, keep: Callable[[int], bool]) -> None:
         """Drop the accounts of devices that are no longer on the link."""
-        self._used_s = {d: used for d, used in self._used_s.items() if keep(d)}
+        if self._used_s is not None:
+            self._used_s = {d: used for d, used in self._used_s.items() if keep(d)} or None
 
     def _add(self, entry: Entry, *, front: bool) -> None:
-        cls, device = self._classes[entry.item.priority], entry.item.device
+        rank, device = entry.item.priority, entry.item.device
+        if self._classes[rank] is _NOTHING:
+            self._classes = (*self._classes[:rank], _Class(), *self._classes[rank + 1 :])
+        cls = self._classes[rank]
         cls.entries[entry] = None
         self._count += 1
         queue = cls.queues.get(device)
@@ -181,13 +194,12 @@ class Arbiter:
             self._next_expiry_s = entry.item.expires_s
         if device not in cls.in_heap:
             cls.in_heap.add(device)
-            tag = max(self._used_s.get(device, 0.0), self._virtual_s)
-            heapq.heappush(cls.heap, (tag, next(self._turn), device))
+            tag = max(self._used(device), self._virtual_s)
+            heapq.heappush(cls.heap, (tag, self._next_turn(), device))
 
     def _remove(self, entry: Entry) -> None:
         cls, device = self._classes[entry.item.priority], entry.item.device
         del cls.entries[entry]
-        self._count -= 1
         queue = cls.queues[device]
         if queue[-1] is entry:
             queue.pop()
@@ -195,3 +207,16 @@ class Arbiter:
             queue.remove(entry)
         if not queue:
             del cls.queues[device]
+        self._left()
+
+    def _left(self) -> None:
+        self._count -= 1
+        if not self._count:
+            self._classes = _EMPTY
+
+    def _used(self, device: int) -> float:
+        return self._used_s.get(device, 0.0) if self._used_s is not None else 0.0
+
+    def _next_turn(self) -> int:
+        self._turn += 1
+        return self._turn

@@ -17,7 +17,11 @@ class LinkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     half_open_s: a socket on which requests stay unanswered and no byte comes for so long is closed and reopened.
     listen-*: a modem says `register_prefix` and a name, and serves the devices whose option `line` is that name;
     `heartbeat` is the text that it sends to keep its connection alive.
-    msa: our master station address (1 to 127) on links with Q/GDW 376.1 terminals.
+    admission_per_s: connections taken in a second, 0 = all at once.
+
+    protocol (listeners): how callers say who they are: text = that registration; qgdw1376 = Q/GDW 376.1 terminals, by
+    the address in their first frame. msa: our master station address (1 to 127). login_first: data of a terminal that
+    has not logged in are denied. unknown: what terminals that no device list has are answered, deny | silent.
     """
 
     name: str
@@ -45,7 +49,10 @@ class LinkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     reconnect_max_s: float = 60.0
     queue_items: int = 4096
     half_open_s: float = 30.0
+    protocol: Literal["text", "qgdw1376"] = "text"
     msa: int = 1
+    login_first: bool = False
+    unknown: Literal["deny", "silent"] = "silent"
     register_prefix: str = "REG:"
     heartbeat: str = "HB"
 

@@ -1,8 +1,9 @@
 """Who is calling: identification of devices that dial in, by their first bytes. Pure.
 
-The seam is `DialIn`: one object a connection, fed until it knows the caller. Here its simplest form, the registration
-text of transparent modems (DTU): "REG:line7", after which the connection is that line's wire and carries its meters'
-frames. Protocols whose terminals log in bring their own `DialIn`, which also gives the reply to the login.
+The seam is `DialIn`: one object a connection, fed until it knows the caller. Two forms: the registration text of
+transparent modems (DTU), "REG:line7", after which the connection is that line's wire and carries its meters' frames;
+and terminals of Q/GDW 376.1, known by the address in their first frame (as a rule their login), which is then handled
+like any later frame.
 """
 
 from __future__ import annotations
@@ -11,7 +12,12 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Protocol
 
+from ..protocols.qgdw1376.frame import LIMIT, OVERHEAD
+from .terminal import TerminalAddress
+from .terminal_front import Front
+
 UNIDENTIFIED_LIMIT = 1024
+CALL_LIMIT = LIMIT + OVERHEAD  # a terminal may begin with its longest frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +72,26 @@ class TextRegistration:
         if name in self._known and not any(other != name and other.startswith(name) for other in self._known):
             return Identity(name)
         return Rejected("unknown name") if len(text) > 64 else None
+
+
+class TerminalCall:
+    """The address in the first good frame of a terminal; `Identity.name` is its decimal form, `rest` all its frames."""
+
+    __slots__ = ("_front", "_seen")
+
+    def __init__(self) -> None:
+        self._front = Front()
+        self._seen = 0
+
+    def feed(self, data: bytes) -> Identity | Rejected | None:
+        """See `DialIn`."""
+        frames = [frame for frame in self._front.cut(data, 0.0) if frame.up]
+        if not frames:
+            self._seen += len(data)
+            return Rejected("no frame of a terminal") if self._seen > CALL_LIMIT else None
+        address = frames[0].address
+        rest = b"".join(frame.encode() for frame in frames) + self._front.rest
+        return Identity(TerminalAddress(address.a1, address.a2).decimal, rest)
 
 
 def strip_text(data: bytes, texts: Collection[bytes]) -> bytes:

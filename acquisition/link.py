@@ -34,7 +34,7 @@ from .terminal import TerminalSession
 
 log = logging.getLogger(__name__)
 
-LONGEST_REPLY = 264  # bytes of the longest frame on these lines, with lead bytes
+LONGEST_REPLY = 272  # bytes of the longest frame on these lines, with lead bytes
 SLACK_FIRST_S, SLACK_MAX_S = 0.1, 2.0
 HALF_OPEN_REQUESTS = 3
 
@@ -82,7 +82,7 @@ class State(Enum):
 Opener = Callable[[Station, WorkItem], Exchange]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Flight:
     """The request in flight: `began_s` for charging, `end_s` the hard end, `wait_s` the whole time-out as computed.
 
@@ -97,9 +97,15 @@ class _Flight:
     no_reply: bool = False
 
 
+_LANDED = _Flight()  # where nothing was ever sent; replaced by each request, never written to
+
+
 @dataclass(slots=True)
 class Line:
-    """State of one line. `finished` collects (item, outcome) for the shell to take."""
+    """State of one line. `finished` collects (item, outcome) for the shell to take.
+
+    Kept small: there are as many as terminals. Lines of one listener may share `quarantine` and `counters`.
+    """
 
     name: str
     policy: LinePolicy
@@ -113,10 +119,10 @@ class Line:
     wake_at_s: float = math.inf
     last_byte_s: float = 0.0
     arbiter: Arbiter = field(init=False)
-    _keys: set[Hashable] = field(default_factory=set)
+    _keys: set[Hashable] | None = None
     _running: Entry | None = None
     _station: Station | None = None
-    _flight: _Flight = field(default_factory=_Flight)
+    _flight: _Flight = _LANDED
     _slice_began_s: float = 0.0
     _pause_until_s: float = 0.0
     _silent_since_s: float | None = None
@@ -131,7 +137,7 @@ class Line:
     def submit(self, item: WorkItem, now_s: float) -> bool:
         """Queue an item, or put its refusal into `finished` at once; False: its key waits or runs already."""
         key = item.key
-        if key in self._keys:
+        if self._keys is not None and key in self._keys:
             return False
         if item.device not in self.stations:
             self._answer(item, Status.CANCELLED, tr("the device is not on this link", "该设备不在此链路上"))
@@ -151,6 +157,8 @@ class Line:
         entry = Entry(item, key, now_s, probe=probe)
         accepted, dropped = self.arbiter.put(entry)
         if accepted:
+            if self._keys is None:
+                self._keys = set()
             self._keys.add(key)
         loser = dropped or (None if accepted else entry)
         if loser is not None:
@@ -166,6 +174,10 @@ class Line:
         """Replace the devices. Items of devices that left or changed are cancelled; the others keep their record."""
         old = self.stations
         kept = {i: old[i] for i, s in stations.items() if i in old and _same(old[i], s)}
+        for device, station in stations.items():
+            before = old[device].session if device in old and device not in kept else None
+            if before is not None and station.session is not None and before.address == station.session.address:
+                station.session.take_over(before)
         self.stations = {i: kept.get(i, s) for i, s in stations.items()}
         changed = {i for i in old if i not in kept}
         if not changed:
@@ -209,12 +221,23 @@ class Line:
 
     def received(self, data: bytes, now_s: float, now_us: int) -> None:
         """Bytes from the line. Bytes that nobody waits for are counted and dropped (a late reply, noise)."""
-        self.counters.rx_bytes += len(data)
+        self.sounded(len(data), now_s)
+        self.answered(data, now_s, now_us)
+
+    def sounded(self, count: int, now_s: float) -> None:
+        """Some bytes came, whatever they are: the other end is there."""
+        self.counters.rx_bytes += count
         self.last_byte_s = now_s
         self._silent_since_s, self._silent_requests = None, 0
+
+    def answered(self, data: bytes, now_s: float, now_us: int, by: Station | None = None) -> None:
+        """Bytes of an answer. by: the station that gave it, where that is known; another's is nobody's."""
         running, flight, station = self._running, self._flight, self._station
         if self.state is not State.WAIT or running is None or running.exchange is None or station is None:
             self._late(len(data), now_s)
+            return
+        if by is not None and by is not station:
+            self.counters.skipped_bytes += len(data)
             return
         if flight.no_reply:
             return
@@ -224,8 +247,7 @@ class Line:
                 flight.end_s += now_s + flight.wait_s - flight.deadline_s
                 flight.deadline_s, flight.parts = now_s + flight.wait_s, parts
                 return
-            prolonged = min(flight.end_s, now_s + station.inter_byte_s + self.policy.margin_s)
-            flight.deadline_s = max(flight.deadline_s, prolonged)
+            self.prolonged(now_s)
             return
         running.replies += 1
         self.counters.replies += 1
@@ -233,11 +255,43 @@ class Line:
         station.slack_s *= 0.98
         self._transaction_over(now_s)
 
+    def prolonged(self, now_s: float) -> None:
+        """Something of the answer in flight has come: wait for its next byte, up to the hard end."""
+        flight, station = self._flight, self._station
+        if self.state is State.WAIT and station is not None:
+            until_s = min(flight.end_s, now_s + station.inter_byte_s + self.policy.margin_s)
+            flight.deadline_s = max(flight.deadline_s, until_s)
+
     def heard(self, now_s: float) -> None:
         """The line's device spoke unasked (MQTT): it is not silent."""
-        for device, station in self.stations.items():
-            station.reached_s = now_s
-            self.quarantine.answered(device)
+        for station in self.stations.values():
+            self.spoke(station, now_s)
+
+    def spoke(self, station: Station, now_s: float) -> None:
+        """This device spoke unasked: it is not silent."""
+        station.reached_s = now_s
+        self.quarantine.answered(station.device.id)
+
+    def terminal(self, a1: str, a2: int) -> Station | None:
+        """The terminal with this address."""
+        for station in self.stations.values():
+            session = station.session
+            if session is not None and session.address.a2 == a2 and session.address.a1 == a1:
+                return station
+        return None
+
+    def raw(self) -> bool:
+        """The answer in flight is one of a device without a session: bytes belong to it as they come."""
+        return self.state is State.WAIT and self._station is not None and self._station.session is None
+
+    def interjected(self, count: int, now_s: float) -> None:
+        """So many bytes went out beside the line's own work: a half-duplex line is busy for their time."""
+        self.counters.tx_bytes += count
+        station = next(iter(self.stations.values()), None)
+        if station is not None and station.byte_s and self.state is not State.DOWN:
+            free_s = now_s + count * station.byte_s + station.turnaround_s
+            self._pause_until_s = max(self._pause_until_s, free_s) if self.state is State.PAUSE else free_s
+            self.state = State.PAUSE
 
     def refused(self, now_us: int) -> None:
         """The guard stopped the request that `poll` gave out: read-only mode."""
@@ -298,7 +352,8 @@ class Line:
             if request is None:
                 self._finish(entry, now_s, now_us)
                 continue
-            station, flight, policy = self._station, self._flight, self.policy
+            station, policy = self._station, self.policy
+            flight = self._flight = _Flight()
             line_s = station.byte_s * len(request.data)
             flight.began_s, flight.no_reply = now_s, request.no_reply
             if request.no_reply:
@@ -367,7 +422,8 @@ class Line:
         station = self._station
         if station is None:
             return
-        self.arbiter.charge(station.device.id, now_s - self._flight.began_s)
+        if len(self.stations) > 1:
+            self.arbiter.charge(station.device.id, now_s - self._flight.began_s)
         self.state, self._pause_until_s = State.PAUSE, now_s + station.turnaround_s
         if not station.turnaround_s:
             self.state = State.IDLE
@@ -422,7 +478,10 @@ class Line:
         )
 
     def _end(self, entry: Entry, outcome: Outcome) -> None:
-        self._keys.discard(entry.key)
+        if self._keys is not None:
+            self._keys.discard(entry.key)
+            if not self._keys:
+                self._keys = None
         self._record(entry.item, outcome)
 
     def _answer(self, item: WorkItem, status: Status, reason: str) -> None:

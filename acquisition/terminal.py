@@ -12,14 +12,17 @@ the frame count bit (FCB); the k-th frame of an answer carries RSEQ = PSEQ + k.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Flag
+from functools import lru_cache
 from typing import Final, Literal, NamedTuple
 
-from ..model.times import BUSINESS_ZONE, business_to_us, from_us
+from ..model.times import BUSINESS_ZONE, US, business_to_us, from_us
 from ..protocols.common.errors import UsageError
 
+HOUR_US: Final = 3600 * US
 _DECIMAL: Final = re.compile(r"([0-9]{4})-([0-9]{1,5})")
 _HEX: Final = re.compile(r"([0-9]{4})([0-9A-Fa-f]{4})")
 
@@ -82,6 +85,16 @@ class TerminalSettings:
     heartbeat_s: int = 900
 
 
+class Traffic(NamedTuple):
+    """Traffic of a terminal in a calendar month (202611)."""
+
+    month: int
+    rx_bytes: int
+    tx_bytes: int
+    rx_frames: int
+    tx_frames: int
+
+
 class Stamp(NamedTuple):
     """The numbers of a newly initiated frame; its repeats carry the same."""
 
@@ -105,7 +118,9 @@ class TerminalSession:
 
     ec1, ec2: last counters seen; ec1_read, ec2_read: where reading goes on (None: nothing was read yet); acd: the
     terminal says that important events wait. clock_offset_s: terminal's clock minus ours as last told, at clock_us.
-    logged_in: None = no login seen in this connection. month: of the traffic counters, as 202611.
+    logged_in: None = no login seen in this connection. report_key, report_stored: the last report that it sent unasked,
+    and whether it is on the disk. Traffic, since it was last handed on (`take_traffic`), in the calendar month `month`
+    (202611). connects, replaced, moved: connections, those that took another's place, changes of a UDP peer's address.
     """
 
     address: TerminalAddress
@@ -121,9 +136,19 @@ class TerminalSession:
     clock_us: int | None = None
     clock_offset_s: float | None = None
     heard_us: int | None = None
+    report_key: int = 0
+    report_stored: bool = False
     month: int = 0
-    month_rx_bytes: int = 0
-    month_tx_bytes: int = 0
+    rx_bytes: int = 0
+    tx_bytes: int = 0
+    rx_frames: int = 0
+    tx_frames: int = 0
+    connects: int = 0
+    replaced: int = 0
+    moved: int = 0
+    moved_us: int | None = None
+    online_us: int | None = None
+    finished: tuple[Traffic, ...] = ()
 
     # -- for exchanges ------------------------------------------------------------------------------------------------
 
@@ -185,15 +210,58 @@ class TerminalSession:
 
     def saw_clock(self, wall: datetime, now_us: int) -> None:
         """The terminal told its clock (naive local time)."""
-        self.clock_us, self.clock_offset_s = now_us, (business_to_us(wall) - now_us) / 1e6
+        self.clock_us, self.clock_offset_s = now_us, (business_to_us(wall) - now_us) / US
 
-    def count(self, rx_bytes: int, tx_bytes: int, now_us: int) -> None:
-        """Traffic of the calendar month (business zone)."""
-        month = _month(now_us)
-        if month != self.month:
-            self.month, self.month_rx_bytes, self.month_tx_bytes = month, 0, 0
-        self.month_rx_bytes += rx_bytes
-        self.month_tx_bytes += tx_bytes
+    def report_done(self, key: int, *, stored: bool) -> None:
+        """The report with this key was stored, or could not be: then its repeat is looked at again."""
+        if key == self.report_key:
+            self.report_stored = stored
+            if not stored:
+                self.report_key = 0
+
+    def connected(self, now_us: int) -> None:
+        """A new connection: the terminal logs in again."""
+        self.connects += 1
+        self.logged_in = None
+        self.online_us = now_us
+
+    def take_over(self, older: TerminalSession) -> None:
+        """The archive entry changed, the terminal did not: what is known of it stays."""
+        for name in _MEMORY:
+            setattr(self, name, getattr(older, name))
+
+    # -- traffic ------------------------------------------------------------------------------------------------------
+
+    def received(self, size: int, now_us: int) -> None:
+        """A frame of `size` bytes came (bytes of the protocol; the network's headers are not counted)."""
+        self._turn_month(now_us)
+        self.rx_frames += 1
+        self.rx_bytes += size
+
+    def sent(self, size: int, now_us: int) -> None:
+        """A frame of `size` bytes went out."""
+        self._turn_month(now_us)
+        self.tx_frames += 1
+        self.tx_bytes += size
+
+    def take_traffic(self, now_us: int) -> list[Traffic]:
+        """What has run up since the last call, by month; the counters begin anew."""
+        self._turn_month(now_us, finish=True)
+        done, self.finished = self.finished, ()
+        return list(done)
+
+    def give_back(self, traffic: Iterable[Traffic]) -> None:
+        """It could not be written: it is taken again later."""
+        self.finished = (*traffic, *self.finished)
+
+    def _turn_month(self, now_us: int, *, finish: bool = False) -> None:
+        month = month_of(now_us // HOUR_US)
+        if month == self.month and not finish:
+            return
+        if self.rx_frames or self.tx_frames:
+            traffic = Traffic(self.month, self.rx_bytes, self.tx_bytes, self.rx_frames, self.tx_frames)
+            self.finished = (*self.finished, traffic)
+        self.month, self.rx_bytes, self.tx_bytes, self.rx_frames, self.tx_frames = month, 0, 0, 0, 0
 
     def _moved(self, ec: tuple[int, int]) -> Events:
         moved = Events.NONE
@@ -204,8 +272,13 @@ class TerminalSession:
         return moved
 
 
-def _month(now_us: int) -> int:
-    local = from_us(now_us).astimezone(BUSINESS_ZONE)
+_MEMORY: Final = tuple(name for name in TerminalSession.__dataclass_fields__ if name not in ("address", "settings"))
+
+
+@lru_cache(maxsize=64)
+def month_of(hour: int) -> int:
+    """Calendar month, as 202611, of an hour counted from 1970 UTC (the business zone is a whole number of hours)."""
+    local = from_us(hour * HOUR_US).astimezone(BUSINESS_ZONE)
     return local.year * 100 + local.month
 
 

@@ -12,60 +12,48 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ...model.devices import Credentials, Device
 from ...model.lang import tr
 from ...model.work import Exchange, LinkCounters, Outcome, Priority, Status, WorkItem
 from ...protocols.common.errors import LinkError
+from ...protocols.qgdw1376.frame import Frame
 from ..backoff import Backoff
 from ..config import LinkConfig
-from ..dialin import DialIn, Identity, TextRegistration
-from ..link import Line, State, Station
+from ..dialin import DialIn, Identity, TerminalCall, TextRegistration
+from ..link import Line, LinePolicy, State, Station
 from ..profile import Profile
 from ..quarantine import Quarantine
 from ..sessions import open_exchange
+from ..terminal import TerminalAddress, TerminalSession
+from ..terminal_front import Said
 from .alarms import Alarms
 from .clock import Clock
 from .collector import Collector, Sink
 from .gather import Gatherer
 from .owner import Owner
 from .pushes import Pushes
+from .states import DeviceState, LinkState, end_state, line_state, listener_state
 from .stations import LISTENERS, by_line, line_policy
+from .terminals import Terminals
 from .transports.base import Guard, Listener, Transport
 from .transports.dialin import Caller, DialInServer
 from .transports.mqtt import MqttBroker
 from .transports.serial import SerialTransport
 from .transports.tcp import TcpTransport
 
+__all__ = ["DeviceState", "Engine", "LinkState"]
+
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LinkState:
-    """What `fuhe status` and the metrics show of a line. `depth` by class in the order of `Priority`."""
+class _Shared(NamedTuple):
+    """What all lines of a listener for terminals have in common."""
 
-    name: str
-    kind: str
-    up: bool
-    reason: str
-    devices: int
-    depth: tuple[int, ...]
-    oldest_age_s: float
-    quarantined: int
+    policy: LinePolicy
+    quarantine: Quarantine
     counters: LinkCounters
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceState:
-    """`reached_us`: last answer, UTC µs; `quarantined_us`: since when; `unserved`: why no line serves it."""
-
-    device: int
-    line: str
-    reached_us: int | None = None
-    quarantined_us: int | None = None
-    silent: int = 0
-    unserved: str = ""
 
 
 class Engine:
@@ -85,8 +73,12 @@ class Engine:
         seed: int | None = None,
         gather_s: float = 0.1,
         secrets: Callable[[str], str] | None = None,
+        on_heard: Callable[[int, int, float | None], None] | None = None,
     ) -> None:
-        """`secrets` gives the value of a link's `secret` (the broker's password); `seed` fixes every jitter."""
+        """`secrets` gives the value of a link's `secret` (the broker's password); `seed` fixes every jitter.
+
+        on_heard(device, time_us, clock_offset_s): a terminal gave a sign of life of its own (and told its clock).
+        """
         self.configs = {config.name: config for config in links}
         self._devices, self._profiles, self._credentials = tuple(devices), dict(profiles), credentials
         self._clock, self._on_outcome, self._secrets = clock, on_outcome, secrets
@@ -95,6 +87,8 @@ class Engine:
         self._alarms = Alarms(clock)
         self._gatherer = Gatherer(gather_s)
         self._rng = random.Random(seed)
+        self.terminals = Terminals(self, self.collector, clock, on_heard=on_heard)
+        self._shared: dict[str, _Shared] = {}
         self._owners: dict[str, Owner] = {}
         self._line_of: dict[int, str] = {}
         self._unserved: dict[int, str] = {}
@@ -102,6 +96,7 @@ class Engine:
         self._servers: dict[str, DialInServer] = {}
         self._brokers: dict[str, MqttBroker] = {}
         self._pushes: dict[str, Pushes] = {}
+        self._names: dict[str, set[str]] = {}
         self._running = False
 
     @property
@@ -136,6 +131,7 @@ class Engine:
         self._gatherer.close()
         await asyncio.gather(*(owner.close() for owner in self._owners.values()))
         await asyncio.gather(*(server.stop() for server in self._servers.values()))
+        self.terminals.flush()
         await self.collector.stop()
         for broker in self._brokers.values():  # last: it still acknowledges what the collector has stored
             await broker.stop()
@@ -189,41 +185,33 @@ class Engine:
             owner.replace_stations(stations)
             owner.open()
         await asyncio.gather(*(owner.close() for owner in gone))
+        self._names = {}
+        for name in self._owners:
+            link, _, rest = name.partition("/")
+            if rest:
+                self._names.setdefault(link, set()).add(rest)
+        self.terminals.set_lines(self._owners, self._devices, self._unserved)
         return self._unserved
 
     def link_states(self) -> list[LinkState]:
-        """Every line, and every listener as a line of its own."""
-        now = self._clock.monotonic_s()
-        states = [
-            LinkState(
-                name=name,
-                kind=self.configs[name.partition("/")[0]].kind,
-                up=owner.is_up,
-                reason=owner.reason,
-                devices=len(owner.line.stations),
-                depth=owner.line.arbiter.depth_by_class,
-                oldest_age_s=owner.line.arbiter.oldest_age_s(now),
-                quarantined=len(owner.line.quarantine),
-                counters=owner.line.counters,
-            )
-            for name, owner in self._owners.items()
-        ]
-        ends = [(n, s.counters, True, "", len(s.callers)) for n, s in self._servers.items()]
-        ends += [(n, b.counters, b.connected, b.reason, len(b.channels)) for n, b in self._brokers.items()]
-        for name, counters, up, reason, count in ends:
-            states.append(
-                LinkState(
-                    name=name,
-                    kind=self.configs[name].kind,
-                    up=up,
-                    reason=reason,
-                    devices=count,
-                    depth=(0,) * len(Priority),
-                    oldest_age_s=0.0,
-                    quarantined=0,
-                    counters=counters,
-                )
-            )
+        """Every line, and every listener as a line of its own; of a listener for terminals only that."""
+        now_s = self._clock.monotonic_s()
+        states: list[LinkState] = []
+        behind: dict[str, list[Owner]] = {name: [] for name in self._shared}
+        for name, owner in tuple(self._owners.items()):
+            link = name.partition("/")[0]
+            if link in behind:
+                behind[link].append(owner)
+            else:
+                states.append(line_state(name, self.configs[link].kind, owner, now_s))
+        for name, server in tuple(self._servers.items()):
+            if name in behind:
+                states.append(listener_state(name, server.config.kind, behind[name], server.counters, now_s))
+            else:
+                states.append(end_state(name, server.config.kind, server.counters, True, "", len(server.callers)))
+        for name, broker in tuple(self._brokers.items()):
+            counters, devices = broker.counters, len(broker.channels)
+            states.append(end_state(name, "mqtt", counters, broker.connected, broker.reason, devices))
         return states
 
     def devices(self) -> list[int]:
@@ -245,7 +233,20 @@ class Engine:
             reached_us=self._stamp(owner.line.stations[device].reached_s),
             quarantined_us=self._stamp(quarantine.since_s(device)),
             silent=quarantine.silent_count(device),
+            online=self.online(device),
         )
+
+    def online(self, device: int) -> bool | None:
+        """Whether a terminal that dials in is connected; None for other devices."""
+        owner = self._owners.get(self._line_of.get(device, ""))
+        if owner is None or owner.opens or owner.line.stations[device].session is None:
+            return None
+        return owner.is_up
+
+    def session(self, device: int) -> TerminalSession | None:
+        """What is remembered of a terminal."""
+        owner = self._owners.get(self._line_of.get(device, ""))
+        return owner.line.stations[device].session if owner is not None else None
 
     def device_states(self) -> list[DeviceState]:
         """Every device."""
@@ -267,6 +268,18 @@ class Engine:
         """See `Host`."""
         self.collector.add(item, outcome, self._tell, urgent=item.priority <= Priority.EVENT)
 
+    def changed(self, owner: Owner, reason: str) -> None:
+        """See `Host`."""
+        self.terminals.changed(owner, reason)
+
+    def said(self, owner: Owner, station: Station, said: Said) -> None:
+        """See `Host`."""
+        self.terminals.said(owner, station, said)
+
+    def stranger(self, owner: Owner, frame: Frame) -> None:
+        """See `Host`."""
+        self.terminals.stranger(owner, TerminalAddress(frame.address.a1, frame.address.a2))
+
     def _tell(self, item: WorkItem | None, outcome: Outcome) -> None:
         if item is None:
             return
@@ -285,9 +298,14 @@ class Engine:
 
     def _make_owner(self, name: str) -> Owner:
         config = self.configs[name.partition("/")[0]]
-        line = Line(name, line_policy(config), self._open_exchange, Quarantine(self._rng))
-        backoff = Backoff(config.reconnect_min_s, config.reconnect_max_s, self._rng)
-        return Owner(line, self, self._clock, self._alarms, backoff, self._opener(name, config))
+        opener = self._opener(name, config)
+        backoff = Backoff(config.reconnect_min_s, config.reconnect_max_s, self._rng) if opener is not None else None
+        if config.name not in self._shared:
+            line = Line(name, line_policy(config), self._open_exchange, Quarantine(self._rng))
+        else:  # as many lines as terminals: what can be shared, is
+            common = self._shared[config.name]
+            line = Line(name, common.policy, self._open_exchange, common.quarantine, common.counters)
+        return Owner(line, self, self._clock, self._alarms, backoff, opener, login_first=config.login_first)
 
     def _opener(self, name: str, config: LinkConfig) -> Callable[[Listener], Transport] | None:
         match config.kind:
@@ -326,9 +344,13 @@ class Engine:
 
     async def _listen(self, config: LinkConfig) -> None:
         def make_dialin() -> DialIn:
-            return TextRegistration(config.register_prefix, self._names(config))
+            if config.protocol == "qgdw1376":
+                return TerminalCall()
+            return TextRegistration(config.register_prefix, self._names.get(config.name, set()))
 
         def attach(identity: Identity, caller: Caller) -> bool:
+            if config.protocol == "qgdw1376":
+                return self.terminals.attach(config, identity, caller)
             owner = self._owners.get(f"{config.name}/{identity.name}")
             if owner is None:
                 return False
@@ -337,9 +359,7 @@ class Engine:
             return True
 
         server = DialInServer(config, self.guard, self._clock, make_dialin, attach)
+        if config.protocol != "text":
+            self._shared[config.name] = _Shared(line_policy(config), Quarantine(self._rng), server.counters)
         await server.start()
         self._servers[config.name] = server
-
-    def _names(self, config: LinkConfig) -> set[str]:
-        start = config.name + "/"
-        return {name.removeprefix(start) for name in self._owners if name.startswith(start)}

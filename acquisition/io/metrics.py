@@ -55,8 +55,8 @@ class EngineMetrics(MetricsCollector):
         for name, states in links.items():
             for status, n in sorted(totals[name].by_status.items()):
                 items.add_metric([name, status], n)
-            up.add_metric([name], sum(s.up for s in states))
-            lines.add_metric([name], len(states))
+            up.add_metric([name], sum(s.lines_up for s in states))
+            lines.add_metric([name], sum(s.lines for s in states))
             silent.add_metric([name], sum(s.quarantined for s in states))
             age.add_metric([name], max(s.oldest_age_s for s in states))
             for priority in Priority:

@@ -14,6 +14,7 @@ from fuhe.acquisition.terminal import (
     TerminalAddress,
     TerminalSession,
     TerminalSettings,
+    Traffic,
     parse_address,
     require_address,
 )
@@ -95,11 +96,16 @@ def test_clock_and_monthly_traffic() -> None:
     s = session()
     s.saw_clock(at(23, 58, 30), NOW)
     assert s.clock_offset_s == -30.0 and s.wall(NOW) == at(23, 59)
-    s.count(100, 20, NOW)
-    s.count(1, 2, NOW + 59 * US)
-    assert (s.month, s.month_rx_bytes, s.month_tx_bytes) == (202611, 101, 22)
-    s.count(5, 0, NOW + 60 * US)
-    assert (s.month, s.month_rx_bytes, s.month_tx_bytes) == (202612, 5, 0)
+    s.received(100, NOW)
+    s.sent(20, NOW)
+    s.received(1, NOW + 59 * US)
+    s.received(5, NOW + 60 * US)
+    taken = s.take_traffic(NOW + 61 * US)
+    assert taken == [Traffic(202611, 101, 20, 2, 1), Traffic(202612, 5, 0, 1, 0)]
+    assert s.take_traffic(NOW + 62 * US) == []
+    s.give_back(taken)  # it could not be written
+    s.sent(7, NOW + 63 * US)
+    assert s.take_traffic(NOW + 64 * US) == [*taken, Traffic(202612, 0, 7, 0, 1)]
 
 
 def test_which_requests_carry_a_time_tag() -> None:

@@ -49,6 +49,7 @@ class Transport(ABC):
     """One way to one line."""
 
     __slots__ = ("_guard", "_listener")
+    datagrams = False  # True: what comes at once is whole frames
 
     def __init__(self, guard: Guard, listener: Listener | None) -> None:
         self._guard = guard

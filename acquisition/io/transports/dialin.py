@@ -27,20 +27,25 @@ from .tcp import WRITE_LIMIT, watch_peer
 log = logging.getLogger(__name__)
 
 BACKLOG = 4096
+ACCEPT_AT_ONCE = 256  # then the other lines have their turn
 OUT_OF_FILES_PAUSE_S = 1.0
 FULL_PAUSE_S = 0.1
 
 
 class Caller(Transport):
-    """One dial-in connection or UDP peer: first it is identified, then it is a line's transport."""
+    """One dial-in connection or UDP peer: first it is identified, then it is a line's transport.
 
-    __slots__ = ("_server", "dialin", "last_s", "name", "registration")
+    patience_s: silent for so long, it is closed.
+    """
+
+    __slots__ = ("_server", "dialin", "last_s", "name", "patience_s", "registration")
 
     def __init__(self, guard: Guard, server: Server) -> None:
         super().__init__(guard, None)
         self._server = server
         self.dialin: DialIn | None = server.make_dialin()
         self.last_s = server.clock.monotonic_s()
+        self.patience_s = server.config.idle_timeout_s
         self.name = ""
         self.registration: tuple[bytes, ...] = ()
 
@@ -51,13 +56,24 @@ class Caller(Transport):
         """From now on the bytes belong to `listener`."""
         self._listener = listener
 
+    @property
+    def peer_text(self) -> str:
+        """Network address of the peer, as "192.0.2.7:4711"."""
+        return ""
+
+    def answer(self, wire: str, data: bytes) -> None:
+        """Send something that belongs to no station; the guard looks at it like at anything else."""
+        if not self._guard.blocks(wire, data):
+            self._raw(data)
+
     def came(self, data: bytes) -> None:
         """Bytes of the peer."""
         self.last_s = self._server.clock.monotonic_s()
         if self.dialin is not None:
             self._identify(data)
             return
-        data = strip_text(data, self.registration)
+        if self.registration:
+            data = strip_text(data, self.registration)
         if data and self._listener is not None:
             self._listener.on_bytes(data)
 
@@ -75,8 +91,8 @@ class Caller(Transport):
         self.dialin = None
         self.name = verdict.name
         self.registration = self._server.texts(verdict.name)
-        if verdict.reply and not self._guard.blocks(verdict.wire, verdict.reply):
-            self._raw(verdict.reply)
+        if verdict.reply:
+            self.answer(verdict.wire, verdict.reply)
         if verdict.rest:
             self.came(verdict.rest)
 
@@ -104,6 +120,12 @@ class TcpCaller(Caller, asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """asyncio: accepted."""
         self._transport = cast(asyncio.Transport, transport)
+
+    @property
+    def peer_text(self) -> str:
+        """See `Caller`."""
+        peer = self._transport.get_extra_info("peername") if self._transport is not None else None
+        return _text(peer) if peer else ""
 
     def data_received(self, data: bytes) -> None:
         """asyncio: bytes."""
@@ -134,6 +156,12 @@ class UdpCaller(Caller):
     """A UDP peer, told apart by its address and port."""
 
     __slots__ = ("_socket", "peer")
+    datagrams = True
+
+    @property
+    def peer_text(self) -> str:
+        """See `Caller`."""
+        return _text(self.peer)
 
     def __init__(self, guard: Guard, server: Server, socket: asyncio.DatagramTransport, peer: tuple[str, int]) -> None:
         super().__init__(guard, server)
@@ -152,6 +180,7 @@ class UdpCaller(Caller):
 class Server(Protocol):
     """What a caller needs of its server."""
 
+    config: LinkConfig
     clock: Clock
     counters: LinkCounters
 
@@ -185,7 +214,7 @@ class DialInServer(asyncio.DatagramProtocol):
         self.callers: dict[Caller, None] = {}
         self.admitted = 0
         self._peers: dict[tuple[str, int], UdpCaller] = {}
-        self._bucket = TokenBucket(config.admission_per_s)
+        self._bucket = TokenBucket(config.admission_per_s) if config.admission_per_s else None
         self._socket: socket.socket | None = None
         self._udp: asyncio.DatagramTransport | None = None
         self._accepting: set[asyncio.Task[None]] = set()
@@ -241,6 +270,8 @@ class DialInServer(asyncio.DatagramProtocol):
 
     def texts(self, name: str) -> tuple[bytes, ...]:
         """The heartbeat, and the registration that a modem repeats."""
+        if self.config.protocol != "text":
+            return ()
         return self.config.heartbeat.encode(), f"{self.config.register_prefix}{name}".encode()
 
     def forget(self, caller: Caller) -> None:
@@ -252,11 +283,13 @@ class DialInServer(asyncio.DatagramProtocol):
     def _acceptable(self) -> None:
         """Accept as many as the rate and the limit allow now; the others stay in the backlog."""
         listening = self._socket
-        while listening is not None:
+        for _ in range(ACCEPT_AT_ONCE):
+            if listening is None:
+                return
             if len(self.callers) + len(self._accepting) >= self.config.max_connections:
                 self._pause(FULL_PAUSE_S)
                 return
-            wait_s = self._bucket.wait_s(self.clock.monotonic_s())
+            wait_s = self._bucket.wait_s(self.clock.monotonic_s()) if self._bucket is not None else 0.0
             if wait_s > 0:
                 self._pause(wait_s)
                 return
@@ -270,7 +303,8 @@ class DialInServer(asyncio.DatagramProtocol):
                     self._pause(OUT_OF_FILES_PAUSE_S)
                     return
                 continue  # this caller went away while it waited
-            self._bucket.take(self.clock.monotonic_s())
+            if self._bucket is not None:
+                self._bucket.take(self.clock.monotonic_s())
             self.admitted += 1
             task = asyncio.get_running_loop().create_task(self._adopt(sock))
             self._accepting.add(task)
@@ -302,8 +336,8 @@ class DialInServer(asyncio.DatagramProtocol):
 
     def _sweep(self) -> None:
         """Close what has been silent for too long."""
-        oldest = self.clock.monotonic_s() - self.config.idle_timeout_s
-        for caller in [c for c in self.callers if c.last_s < oldest]:
+        now_s = self.clock.monotonic_s()
+        for caller in [c for c in self.callers if c.last_s + c.patience_s < now_s]:
             caller.gone(tr("silent for too long", "长时间无数据"))
             caller.close()
         period = min(10.0, max(0.05, self.config.idle_timeout_s / 8))
@@ -318,7 +352,8 @@ class DialInServer(asyncio.DatagramProtocol):
         caller = self._peers.get(addr)
         if caller is None:
             full = len(self._peers) >= self.config.max_connections
-            if self._udp is None or full or not self._bucket.take(self.clock.monotonic_s()):
+            late = self._bucket is not None and not self._bucket.take(self.clock.monotonic_s())
+            if self._udp is None or full or late:
                 self.counters.rejected += 1
                 return
             self.admitted += 1
@@ -329,3 +364,8 @@ class DialInServer(asyncio.DatagramProtocol):
     def error_received(self, exc: Exception) -> None:
         """asyncio: an ICMP error of some peer; its line notices by itself."""
         log.debug("%s: %s", self.config.name, exc)
+
+
+def _text(peer: tuple[object, ...]) -> str:
+    host, port = peer[:2]
+    return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
