@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 PACKAGE := acquisition analytics commands control daemon model protocols simulator storage cli.py __init__.py
 UNUSED := '/(tests?|testing|mypy|mypyc|hypothesis|pip|setuptools|pkg_resources|lexers|styles)/'
 
-.PHONY: setup demo test lint format bench soak lock clean
+.PHONY: setup demo test lint format docs bench soak lock clean
 
 setup: $(STAMP)
 
@@ -39,6 +39,11 @@ lint: setup
 format: setup
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+docs: setup
+	@mkdir -p docs/protocols
+	@$(BIN)/fuhe --lang en reference qgdw1376 > docs/protocols/qgdw1376.md
+	@$(BIN)/fuhe --lang zh reference qgdw1376 > docs/protocols/qgdw1376.zh-CN.md
 
 bench: setup
 	@$(BIN)/python -m bench

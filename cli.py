@@ -33,6 +33,7 @@ VERBS = {
     "encode": ("decode", "Make request frames.", "生成请求报文。"),
     "gaps": ("recall", "What is missing on a day, and its recall.", "某日缺数及补召状态。"),
     "recall": ("recall", "Read stored data of past days again.", "补召历史数据。"),
+    "reference": ("reference", "What the tables of a protocol hold.", "规约数据表。"),
     "report": ("curve", "Reports made from stored readings.", "由已存数据生成报告。"),
     "run": ("run", "Run the daemon in the foreground until SIGTERM.", "前台运行守护进程, 直至 SIGTERM。"),
     "sim": ("sim", "Simulated meters and terminals.", "电能表和终端模拟器。"),
