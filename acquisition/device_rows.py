@@ -18,6 +18,7 @@ from ..model.devices import POINT_KINDS, Device, Point, PointKind
 from ..model.lang import tr
 from .config import LinkConfig
 from .profile import Profile
+from .relay import CARRIED, VIA, option_faults
 from .terminal import parse_address
 
 COLUMNS: Final = (
@@ -128,9 +129,9 @@ class RowReader:
             self.fault(row, "link", en, zh)
         address = self.address(row, cells["address"], link, profile)
         options = self.options(row, cells["options"])
+        self.relayed(row, options, profile)
         if address is not None:
-            # behind a listener every name that dials in is a wire of its own
-            line = options.get("line", "") if link is not None and link.kind.startswith("listen") else ""
+            line = wire_of(options, link)
             other = self.addresses.setdefault((cells["link"], line, address), cells["name"])
             if other != cells["name"]:
                 en = f"{address} is already the address of {other} on link {cells['link']}"
@@ -148,6 +149,29 @@ class RowReader:
             "secret": cells["secret"] or None,
             "options": options,
         }
+
+    def relayed(self, row: int, options: Mapping[str, str], profile: Profile | None) -> None:
+        """A device behind a terminal: its options, and whether its protocol can be carried."""
+        for message in option_faults(options):
+            self.faults.append(Fault(row, "options", message))
+        if VIA in options and profile is not None and profile.protocol not in CARRIED:
+            en = f"via: a {profile.protocol} device cannot be read through a terminal"
+            self.fault(row, "options", en, f"via: {profile.protocol} 设备不能经终端转发")
+
+    def carriers(self) -> None:
+        """Terminals that rows of this file name with `via` and that stand in this file: on the same link, terminals."""
+        for name, draft in self.drafts.items():
+            options = draft.device["options"]
+            via = options.get(VIA) if isinstance(options, dict) else None
+            carrier = self.drafts.get(via) if via is not None else None
+            if carrier is None:
+                continue
+            profile = self.profiles.get(str(carrier.device["profile"]))
+            if profile is not None and profile.protocol != "qgdw1376":
+                self.fault(draft.row, "options", f"via={via}: {via} is no terminal", f"via={via}: {via} 不是终端")
+            elif carrier.device["link"] != draft.device["link"]:
+                en = f"via={via}: {name} must name the terminal's link, {carrier.device['link']}"
+                self.fault(draft.row, "link", en, f"via={via}: {name} 应填终端所在链路 {carrier.device['link']}")
 
     def address(self, row: int, text: str, link: LinkConfig | None, profile: Profile | None) -> str | None:
         """The canonical address, None after a fault (or when the protocol is unknown)."""
@@ -268,6 +292,7 @@ class RowReader:
         return None
 
     def finish(self) -> ParsedList:
+        self.carriers()
         if self.faults:
             return ParsedList((), tuple(sorted(self.faults)))
         devices = (
@@ -299,6 +324,14 @@ def _default_name(device: str, kind: PointKind, pn: int) -> str:
     if kind != "measuring":
         return f"{device}-{kind}-{pn}"
     return device if pn == 1 else f"{device}-{pn}"
+
+
+def wire_of(options: Mapping[str, str], link: LinkConfig | None) -> str:
+    """What tells wires of one link apart: the terminal that carries a device, the name that dials in; else nothing."""
+    if VIA in options:
+        return f"via {options[VIA]}"
+    # behind a listener every name that dials in is a wire of its own
+    return options.get("line", "") if link is not None and link.kind.startswith("listen") else ""
 
 
 def _is_day(text: str) -> bool:

@@ -18,8 +18,9 @@ from typing import Final
 from ..model.devices import Device
 from ..model.lang import tr
 from .config import LinkConfig
-from .device_rows import COLUMNS, DEVICE_COLUMNS, Fault, ParsedList, RowReader, point_order
+from .device_rows import COLUMNS, DEVICE_COLUMNS, Fault, ParsedList, RowReader, point_order, wire_of
 from .profile import Profile
+from .relay import VIA
 
 __all__ = [
     "COLUMNS", "Changes", "Fault", "ParsedList", "compare", "conflicts", "export_devices", "parse_devices",
@@ -150,14 +151,21 @@ def conflicts(listed: Iterable[Device], kept: Iterable[Device], links: Mapping[s
     """Clashes of an imported list with devices that stay in service beside it: the same address on the same wire."""
 
     def wire(device: Device) -> tuple[str, str, str]:
-        link = links.get(device.link)
-        line = device.options.get("line", "") if link is not None and link.kind.startswith("listen") else ""
-        return device.link, line, device.address
+        return device.link, wire_of(device.options, links.get(device.link)), device.address
 
-    listed = list(listed)
+    listed, kept = list(listed), list(kept)
     names = {device.name for device in listed}
     taken = {wire(d): d.name for d in kept if d.enabled and d.name not in names}
-    return [
+    carriers = {(d.link, d.name) for d in (*listed, *kept)}
+    lost = [d for d in listed if VIA in d.options and (d.link, d.options[VIA]) not in carriers]
+    faults = [
+        tr(
+            f"{d.name}: via={d.options[VIA]}: there is no such terminal on link {d.link}",
+            f"{d.name}: via={d.options[VIA]}: 链路 {d.link} 上没有该终端",
+        )
+        for d in lost
+    ]
+    return faults + [
         tr(
             f"{d.name}: address {d.address} on link {d.link} belongs to {taken[wire(d)]}, which is not in the file",
             f"{d.name}: 链路 {d.link} 上的地址 {d.address} 属于文件之外的 {taken[wire(d)]}",

@@ -44,7 +44,8 @@ class Station:
     """A device as its line needs it: `wire` names the bytes for the read-only guard; times in seconds.
 
     byte_s: line time of one byte (11 bits), 0 where there is no serial line. slack_s grows with late replies.
-    turns: how often a conversation with the device got the line. session: what is remembered of a terminal.
+    turns: how often a conversation with the device got the line. session: what is remembered of a terminal. via: the
+    terminal that carries the device's frames (AFN 10).
     """
 
     device: Device
@@ -58,6 +59,7 @@ class Station:
     reached_s: float | None = None
     turns: int = 0
     session: TerminalSession | None = None
+    via: Station | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +181,9 @@ class Line:
             if before is not None and station.session is not None and before.address == station.session.address:
                 station.session.take_over(before)
         self.stations = {i: kept.get(i, s) for i, s in stations.items()}
+        for station in self.stations.values():
+            if station.via is not None:
+                station.via = self.stations.get(station.via.device.id, station.via)
         changed = {i for i in old if i not in kept}
         if not changed:
             return
@@ -231,12 +236,12 @@ class Line:
         self._silent_since_s, self._silent_requests = None, 0
 
     def answered(self, data: bytes, now_s: float, now_us: int, by: Station | None = None) -> None:
-        """Bytes of an answer. by: the station that gave it, where that is known; another's is nobody's."""
+        """Bytes of an answer. by: the station that gave it (or carries who did), where that is known; else nobody's."""
         running, flight, station = self._running, self._flight, self._station
         if self.state is not State.WAIT or running is None or running.exchange is None or station is None:
             self._late(len(data), now_s)
             return
-        if by is not None and by is not station:
+        if by is not None and by is not station and by is not station.via:
             self.counters.skipped_bytes += len(data)
             return
         if flight.no_reply:
@@ -282,7 +287,8 @@ class Line:
 
     def raw(self) -> bool:
         """The answer in flight is one of a device without a session: bytes belong to it as they come."""
-        return self.state is State.WAIT and self._station is not None and self._station.session is None
+        station = self._station
+        return self.state is State.WAIT and station is not None and station.session is None and station.via is None
 
     def interjected(self, count: int, now_s: float) -> None:
         """So many bytes went out beside the line's own work: a half-duplex line is busy for their time."""
@@ -474,6 +480,7 @@ class Line:
                 answer=answer,
                 reason=reason,
                 retries=partial.retries if partial else 0,
+                stored=partial.stored if partial else None,
             ),
         )
 

@@ -70,6 +70,8 @@ class TerminalPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     protocol_id: of the length word; pw_length: bytes of PW; fcv: requests carry a valid frame count bit; con: reads set
     CON; tp: requests that carry a time tag; tp_delay_min: permitted delay in it (0 = the terminal does not check);
     auth: provider of PW; max_bytes: longest user data L1 that the terminal takes; heartbeat_s: its period.
+    answer_bytes, units_per_request: how much one request may ask for (the terminal's buffer); budget_s: longest time
+    for a request with its repeats; event_batch: events asked for at once.
     """
 
     protocol_id: int | None = None
@@ -81,6 +83,10 @@ class TerminalPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     auth: str = "cleartext"
     max_bytes: int = 16383
     heartbeat_s: int = 900
+    answer_bytes: int = 1024
+    units_per_request: int = 32
+    budget_s: float = 60.0
+    event_batch: int = 8
 
 
 class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

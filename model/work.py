@@ -6,6 +6,7 @@ owner task calls it and moves its bytes; between two requests of an exchange a c
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Protocol, runtime_checkable
@@ -89,7 +90,10 @@ class ItemFault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What came of one work item. `answer` is for control items only."""
+    """What came of one work item. `answer` is for control items only.
+
+    stored: to be called once `batch` is on the disk (what a conversation remembers only then), never otherwise.
+    """
 
     status: Status
     batch: ReadingBatch | None = None
@@ -97,6 +101,7 @@ class Outcome:
     answer: ControlAnswer | None = None
     reason: str = ""
     retries: int = 0
+    stored: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -154,5 +154,5 @@ class Collector:
             reason = tr(f"readings could not be stored: {error}", f"数据无法保存: {error}")
         for item, outcome, tell in ready:
             if reason:
-                outcome = replace(outcome, status=Status.BROKEN, batch=None, reason=reason)
+                outcome = replace(outcome, status=Status.BROKEN, batch=None, reason=reason, stored=None)
             tell(item, outcome)

@@ -25,7 +25,7 @@ from ..dialin import DialIn, Identity, TerminalCall, TextRegistration
 from ..link import Line, LinePolicy, State, Station
 from ..profile import Profile
 from ..quarantine import Quarantine
-from ..sessions import open_exchange
+from ..sessions import Carrier, open_exchange, open_relayed
 from ..terminal import TerminalAddress, TerminalSession
 from ..terminal_front import Said
 from .alarms import Alarms
@@ -281,6 +281,8 @@ class Engine:
         self.terminals.stranger(owner, TerminalAddress(frame.address.a1, frame.address.a2))
 
     def _tell(self, item: WorkItem | None, outcome: Outcome) -> None:
+        if outcome.stored is not None:
+            outcome.stored()
         if item is None:
             return
         future = self._pending.pop(item.key, None)
@@ -321,6 +323,9 @@ class Engine:
 
     def _open_exchange(self, station: Station, item: WorkItem) -> Exchange:
         credentials = self._credentials(station.device)
+        if (via := station.via) is not None and via.session is not None:
+            carrier = Carrier(via.device, via.profile, self._credentials(via.device), via.session)
+            return open_relayed(station.device, station.profile, item, credentials, carrier)
         return open_exchange(station.device, station.profile, item, credentials, session=station.session)
 
     def _broker(self, config: LinkConfig, password: str | None) -> MqttBroker:

@@ -16,6 +16,7 @@ from ...model.devices import Device
 from ..config import LinkConfig
 from ..link import LinePolicy, Station
 from ..profile import Profile, TerminalPlan
+from ..relay import VIA
 from ..terminal import TerminalSession, TerminalSettings, require_address
 
 BITS_PER_BYTE = 11  # start, eight data, parity, stop: the longest form
@@ -23,6 +24,20 @@ LEAST_TURNAROUND_BYTES = 2  # a line needs this much to change its direction
 RADIO_BYTES = 255  # longest user data on a dedicated radio channel
 EDITIONS = {"2005": (1, 2), "2009": (2, 16), "2013": (2, 16)}  # protocol id, bytes of PW
 LISTENERS = ("listen-tcp", "listen-udp")
+
+
+def relayed_station(device: Device, profile: Profile, carrier: Station) -> Station:
+    """A device whose frames a terminal carries: on the wire it is the terminal, its queue and fate are its own."""
+    return Station(
+        device=device,
+        profile=profile,
+        wire=carrier.wire,
+        byte_s=carrier.byte_s,
+        reply_timeout_s=carrier.reply_timeout_s,
+        inter_byte_s=carrier.inter_byte_s,
+        turnaround_s=carrier.turnaround_s,
+        via=carrier,
+    )
 
 
 def line_name(device: Device, config: LinkConfig) -> str:
@@ -94,7 +109,9 @@ def by_line(
     """({line: {device id: station}}, {device id: why it is not served}) for all devices."""
     lines: dict[str, dict[int, Station]] = {}
     unserved: dict[int, str] = {}
-    for device in devices:
+    carriers: dict[tuple[str, str], tuple[str, Station]] = {}
+    devices = list(devices)
+    for device in sorted(devices, key=lambda d: VIA in d.options):  # terminals before what they carry
         config = configs.get(device.link)
         profile = profiles.get(device.profile)
         if not device.enabled:
@@ -103,7 +120,17 @@ def by_line(
             unserved[device.id] = f"no link {device.link}"
         elif profile is None:
             unserved[device.id] = f"no profile {device.profile}"
+        elif VIA in device.options:
+            via = device.options[VIA]
+            line, carrier = carriers.get((device.link, via), ("", None))
+            if carrier is None:
+                unserved[device.id] = f"no terminal {via} on link {device.link}"
+            else:
+                lines[line][device.id] = relayed_station(device, profile, carrier)
         else:
-            stations = lines.setdefault(line_name(device, config), {})
-            stations[device.id] = make_station(device, profile, config)
+            line = line_name(device, config)
+            station = make_station(device, profile, config)
+            lines.setdefault(line, {})[device.id] = station
+            if profile.protocol == "qgdw1376":
+                carriers[device.link, device.name] = line, station
     return lines, unserved

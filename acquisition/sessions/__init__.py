@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from ...model.devices import Credentials, Device
 from ...model.lang import tr
@@ -32,6 +32,14 @@ class TerminalExchangeFactory(Protocol):
     ) -> Exchange: ...
 
 
+class RelayFactory(Protocol):
+    """What such a module offers under the name `open_relayed`: any exchange, carried through the terminal."""
+
+    def __call__(
+        self, inner: Exchange, device: Device, profile: Profile, item: WorkItem, carrier: Carrier
+    ) -> Exchange: ...
+
+
 SESSION_PROTOCOLS: Final = frozenset({"qgdw1376"})
 """Protocols whose devices are remembered between conversations: their stations carry a `TerminalSession`."""
 
@@ -49,6 +57,24 @@ def open_exchange(
     if session is None:
         raise UsageError(tr(f"device {device.name} has no session", f"设备 {device.name} 没有会话"))
     return _session_factory(profile.protocol)(device, profile, item, credentials, session)
+
+
+class Carrier(NamedTuple):
+    """The terminal through which a device is read."""
+
+    device: Device
+    profile: Profile
+    credentials: Credentials
+    session: TerminalSession
+
+
+def open_relayed(
+    device: Device, profile: Profile, item: WorkItem, credentials: Credentials, carrier: Carrier
+) -> Exchange:
+    """The conversation for `item` with a device behind a terminal: the device's own exchange, its bytes relayed."""
+    inner = open_exchange(device, profile, item, credentials)
+    opener: RelayFactory = importlib.import_module(f".{carrier.profile.protocol}", __package__).open_relayed
+    return opener(inner, device, profile, item, carrier)
 
 
 @functools.cache

@@ -1,0 +1,69 @@
+"""Asking a terminal for many data units: in batches that it bears, what it leaves out noted unit by unit.
+
+Partial answers are normal (the terminal clears the bits that it cannot serve): what is missing becomes a fault of that
+item and point. Shared by the scripts of qgdw1376_read, qgdw1376_parameter and qgdw1376_curve.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+
+from ...protocols.qgdw1376.table import Row
+from .qgdw1376 import Missing, TerminalExchange
+from .qgdw1376_plan import HEAD, Item, Want, answer_size, batches, points_of, request_size
+from .qgdw1376_transaction import Answer, Ask, Key
+
+Take = Callable[[Answer, Sequence[Want]], set[Key]]
+Asked = Generator[Ask, Answer | None, bool]
+
+
+def ask_all(exchange: TerminalExchange, wants: Iterable[Want], take: Take) -> Asked:
+    """Ask for everything in as few requests as the terminal bears; True = give up on this terminal.
+
+    `take` keeps the data of an answer and tells which (pn, Fn) it held; the others become faults.
+    """
+    for batch in batches(wants, exchange.plan):
+        if (yield from ask_batch(exchange, batch, take)):
+            return True
+    return False
+
+
+def ask_batch(exchange: TerminalExchange, batch: Sequence[Want], take: Take) -> Asked:
+    """One request. With the quirk `denies = whole` (one bad item spoils the frame) a denied one is asked in halves."""
+    try:
+        answer = yield from exchange.asked(request(batch))
+    except Missing as missing:
+        if missing.denied and len(batch) > 1 and exchange.profile.quirks.get("denies") == "whole":
+            middle = len(batch) // 2
+            return (yield from ask_batch(exchange, batch[:middle], take)) or (
+                yield from ask_batch(exchange, batch[middle:], take)
+            )
+        for want in batch:
+            exchange.fault(want.text, missing)
+        return exchange.hopeless(missing)
+    got = take(answer, batch)
+    why = "a part of the answer was lost" if not answer.whole else answer.broken or "the terminal left it out"
+    faults = {(u.pn, u.fn): u.fault for u in answer.units() if u.fault}
+    for want in batch:
+        if want.key not in got:
+            exchange.fault(want.text, Missing(faults.get(want.key) or why))
+    return False
+
+
+def request(batch: Sequence[Want]) -> Ask:
+    """The request for a batch."""
+    units = tuple(want.unit for want in batch)
+    return Ask(afn=batch[0].item.afn, units=units, answer_bytes=HEAD + sum(want.size for want in batch))
+
+
+def wants_of(
+    exchange: TerminalExchange, rows: Iterable[tuple[Item, Row]], data: Mapping[str, object] | None = None
+) -> Iterator[Want]:
+    """Items times their points. An item for which the device has no point at all becomes a fault."""
+    for item, row in rows:
+        numbers = points_of(item, row, exchange.device, exchange.profile)
+        if not numbers:
+            exchange.fault(item.text, Missing(f"the device list names no point of kind {row.pn} for it", final=True))
+        size = max(answer_size(row), request_size(row))
+        for pn in numbers:
+            yield Want(Item(item.afn, item.fn), pn, dict(data or {}), size)

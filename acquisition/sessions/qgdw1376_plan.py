@@ -1,0 +1,177 @@
+"""What a work item asks of a terminal: items and points to data units, data units to requests its buffer can answer.
+
+An item is "AFN:Fn" as in a profile ("0C:F25"), with ":P3" for one point number only. Which points a class is asked for
+follows from the table's pn letters: M measuring points, G total-sum groups, D DC ports of the device list, R the rounds
+of the profile's control section, 0 the terminal itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from ...model.devices import Device, PointKind
+from ...model.lang import tr
+from ...protocols.common.errors import UsageError
+from ...protocols.qgdw1376.layout import Bits, Events, Field, Group, Layout, Nested, Node, When
+from ...protocols.qgdw1376.table import Row, lookup
+from ...protocols.qgdw1376.units import Unit
+from ..profile import Profile, TerminalPlan
+
+TARIFFS: Final = 4  # fitted beside the total, for the expected length of an answer
+IDENTIFIER: Final = 4
+HEAD: Final = 30  # C, A, AFN, SEQ, PW or EC, Tp: what a frame holds beside identifiers and data
+UNKNOWN: Final = 64
+_ITEM: Final = re.compile(r"([0-9A-F]{2}):F([0-9]{1,4})(?::P([0-9]{1,4}))?")
+_KIND: Final[Mapping[str, PointKind]] = {"M": "measuring", "G": "group", "D": "dc"}
+
+
+class Item(NamedTuple):
+    """A class of data of an AFN, of all its points or of one."""
+
+    afn: int
+    fn: int
+    pn: int | None = None
+
+    @property
+    def text(self) -> str:
+        """As in a profile."""
+        return f"{self.afn:02X}:F{self.fn}" + ("" if self.pn is None else f":P{self.pn}")
+
+
+class Want(NamedTuple):
+    """One data unit to ask for. data: what its request carries; size: bytes of the answer, identifier included."""
+
+    item: Item
+    pn: int
+    data: dict[str, object]
+    size: int
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """(pn, Fn)."""
+        return self.pn, self.item.fn
+
+    @property
+    def text(self) -> str:
+        """For people: the item, and the point where there is one."""
+        return Item(self.item.afn, self.item.fn, self.pn or None).text
+
+    @property
+    def unit(self) -> Unit:
+        """As the codec wants it."""
+        return Unit(self.pn, self.item.fn, self.data)
+
+
+@lru_cache(maxsize=4096)
+def parse_item(text: str) -> Item | None:
+    """An item's text; None when it is none."""
+    found = _ITEM.fullmatch(text.strip().upper())
+    if found is None:
+        return None
+    return Item(int(found[1], 16), int(found[2]), int(found[3]) if found[3] else None)
+
+
+def rows_of(texts: Iterable[str], afns: Sequence[int], edition: str) -> list[tuple[Item, Row]]:
+    """Items with their rows of the table. UsageError names every text that is no item of these AFNs."""
+    found: list[tuple[Item, Row]] = []
+    wrong: list[str] = []
+    for text in texts:
+        item = parse_item(text)
+        row = lookup(item.afn, item.fn, edition) if item is not None and item.afn in afns else None
+        if item is None or row is None:
+            wrong.append(text)
+        else:
+            found.append((item, row))
+    if wrong:
+        names, known = ", ".join(wrong), ", ".join(f"{afn:02X}:Fn" for afn in afns)
+        raise UsageError(
+            tr(
+                f"{names}: no item of the form {known} in the tables of edition {edition}",
+                f"{names}: 不是 {edition} 版数据表中形如 {known} 的数据项",
+            )
+        )
+    return found
+
+
+def points_of(item: Item, row: Row, device: Device, profile: Profile) -> tuple[int, ...]:
+    """Point numbers that an item is asked for; empty: the device has none of that kind."""
+    if item.pn is not None:
+        return (item.pn,)
+    for letter in row.pn:
+        if letter in _KIND:
+            numbers = tuple(p.pn for p in device.points if p.kind == _KIND[letter])
+            if numbers:
+                return numbers
+        elif letter == "R" and profile.control is not None:
+            return tuple(range(1, profile.control.rounds + 1))
+    return (0,) if "0" in row.pn else ()
+
+
+def answer_size(row: Row, counts: Mapping[str, int] | None = None) -> int:
+    """Expected bytes of an answered data unit with its identifier; `counts`: values of fields that count others."""
+    return IDENTIFIER + _layout_size(row.fields, {"tariffs": TARIFFS} | dict(counts or {}))
+
+
+def request_size(row: Row) -> int:
+    """Bytes of a data unit in a request, identifier included."""
+    return IDENTIFIER + (_layout_size(row.request, {}) if row.request else 0)
+
+
+def _layout_size(layout: Layout, counts: Mapping[str, int]) -> int:
+    return max((_nodes_size(v.nodes, counts) for v in layout.variants), default=0)
+
+
+def _nodes_size(nodes: Sequence[Node], counts: Mapping[str, int]) -> int:
+    total = 0
+    for node in nodes:
+        if isinstance(node, Field):
+            total += _field_size(node) * _number(node, counts)
+        elif isinstance(node, Bits):
+            total += node.size
+        elif isinstance(node, Group):
+            total += _nodes_size(node.fields, counts) * _number(node, counts)
+        elif isinstance(node, (When, Nested)):
+            total += _nodes_size(node.fields, counts)
+        elif isinstance(node, Events):
+            total += UNKNOWN
+    return total
+
+
+def _field_size(node: Field) -> int:
+    from ...protocols.qgdw1376.formats import make_format
+
+    return make_format(node.format)[0].size or UNKNOWN
+
+
+def _number(node: Field | Group, counts: Mapping[str, int]) -> int:
+    count = node.count
+    if count is None:
+        return 1
+    if count.kind == "number":
+        return count.number
+    if count.kind == "field":
+        return max(0, counts.get(count.field, 1) + count.number)
+    return 4
+
+
+def batches(wants: Iterable[Want], plan: TerminalPlan) -> Iterator[list[Want]]:
+    """Requests: consecutive wants of one AFN together, as many as the terminal's answer and request may hold.
+
+    The same (pn, Fn) never stands twice in a request: its answers could not be told apart.
+    """
+    batch: list[Want] = []
+    keys: set[tuple[int, int]] = set()
+    size = HEAD
+    for want in wants:
+        full = size + want.size > plan.answer_bytes or len(batch) >= plan.units_per_request
+        if batch and (full or want.key in keys or want.item.afn != batch[0].item.afn):
+            yield batch
+            batch, keys, size = [], set(), HEAD
+        batch.append(want)
+        keys.add(want.key)
+        size += want.size
+    if batch:
+        yield batch
