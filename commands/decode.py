@@ -18,7 +18,16 @@ from .common import json_option, print_json, reported
 from .render import human
 
 _PROTOCOL = tr(
-    "dlt645, modbus-rtu or modbus-tcp; told by the bytes if missing", "dlt645、modbus-rtu 或 modbus-tcp；缺省自动识别"
+    "qgdw1376, dlt645, modbus-rtu or modbus-tcp; told by the bytes if missing",
+    "qgdw1376、dlt645、modbus-rtu 或 modbus-tcp；缺省自动识别",
+)
+_VERSION = tr(
+    "edition: 2007, 1997, 2007-vendor (DL/T 645); 2013, 2009, 2005 (Q/GDW 1376.1, 376.1, 130)",
+    "规约版本：2007、1997、2007-vendor（DL/T 645）；2013、2009、2005（Q/GDW 1376.1、376.1、130）",
+)
+_PROFILE = tr(
+    'register map that names Modbus values, or what a terminal does differently: {"pw_len": 2, "numbering": "2005"}',
+    '为 Modbus 数值命名的寄存器表；或终端的差异：{"pw_len": 2, "numbering": "2005"}',
 )
 _FILE = tr(
     "a capture log (other text around the hex is passed over) or binary", "抓包日志（可夹杂其他文字）或二进制文件"
@@ -31,9 +40,9 @@ _BATCH = tr("one JSON object a line on standard input, one answer a line", "标�
 @click.option("--file", "-f", "file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help=_FILE)
 @click.option("--batch", is_flag=True, help=_BATCH)
 @click.option("--protocol", "-p", help=_PROTOCOL)
-@click.option("--version", "edition", help=tr("edition: 2007, 1997, 2007-vendor", "规约版本：2007、1997、2007-vendor"))
+@click.option("--version", "edition", help=_VERSION)
 @click.option("--layer", help=tr("layer of the protocol, where it has layers", "规约层次（如有）"))
-@click.option("--profile", help=tr("register map that names Modbus values", "为 Modbus 数值命名的寄存器表"))
+@click.option("--profile", help=_PROFILE)
 @click.option("--secrets", is_flag=True, help=tr("show passwords in the clear", "明文显示密码"))
 @json_option
 @reported
@@ -98,7 +107,7 @@ class Ask(msgspec.Struct):
     protocol: str | None = None
     version: str | None = None
     layer: str | None = None
-    profile: str | None = None
+    profile: str | dict[str, object] | None = None
 
 
 def answers(lines: Iterable[bytes]) -> Iterator[bytes]:
@@ -305,6 +314,31 @@ def encode_modbus(request: str, tcp: bool, as_json: bool) -> None:
     except msgspec.MsgspecError as error:
         raise UsageError(tr(f"REQUEST is no JSON object: {error}", f"REQUEST 不是 JSON 对象: {error}")) from error
     _print_request(encode_request("modbus-tcp" if tcp else "modbus-rtu", fields), as_json)
+
+
+@encode.command("qgdw1376", short_help=tr("Q/GDW 1376.1: any frame", "Q/GDW 1376.1 报文"))
+@click.argument("request")
+@click.option("--version", "edition", help=tr("edition: 2013, 2009, 2005", "规约版本：2013、2009、2005"))
+@click.option("--profile", help=_PROFILE)
+@json_option
+@reported
+def encode_terminal(request: str, edition: str | None, profile: str | None, as_json: bool) -> None:
+    """REQUEST is a JSON object as decode prints it.
+
+    {"address": {"a1": "3301", "a2": 1, "msa": 1}, "afn": "0C", "items": [{"pn": 1, "fn": 25}]} asks the terminal
+    3301-1 for F25 of p1. control, seq, aux and protocol_id follow from the rest where they are not given.
+    """
+    from ..protocols.decode import terminal_profile
+    from ..protocols.qgdw1376.edition import of_profile
+    from ..protocols.qgdw1376.message import build
+    from ..protocols.qgdw1376.plain import message_of_plain
+
+    try:
+        raw = msgspec.json.decode(request.encode(), type=dict[str, Any])
+    except msgspec.MsgspecError as error:
+        raise UsageError(tr(f"REQUEST is no JSON object: {error}", f"REQUEST 不是 JSON 对象: {error}")) from error
+    peer = of_profile(terminal_profile(profile), edition)
+    _print_request(build(message_of_plain(raw, peer), peer).encode(), as_json)
 
 
 def _print_request(wire: bytes, as_json: bool) -> None:

@@ -7,13 +7,20 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from .common.errors import UsageError
+from .common.errors import FuheError, UsageError
+
+if TYPE_CHECKING:
+    from .dlt645.frame import Frame as MeterFrame
+    from .qgdw1376.edition import Edition
+    from .qgdw1376.frame import Frame as TerminalFrame
 
 Plain = dict[str, object]
+Profile = str | Mapping[str, object] | None
 PROTOCOLS: Final = ("dlt645", "qgdw1376", "dlt698", "modbus-rtu", "modbus-tcp")
 # bytes written as hex in a log line: pairs with blanks, commas, colons, 0x or \x between them
 _PAIR: Final = r"(?:0[xX]|\\x)?[0-9A-Fa-f]{2}"
@@ -48,14 +55,36 @@ def to_bytes(text: str) -> bytes:
     return bytes.fromhex(digits)
 
 
-def _dlt645(data: bytes, version: str | None, _layer: str | None, _profile: str | None, secrets: bool) -> Plain:
+def _dlt645(data: bytes, version: str | None, _layer: str | None, _profile: Profile, secrets: bool) -> Plain:
     from .dlt645.explain import describe
 
     return describe(data, version, secrets=secrets)
 
 
-def _modbus(name: str) -> Callable[[bytes, str | None, str | None, str | None, bool], Plain]:
-    def run(data: bytes, _version: str | None, _layer: str | None, profile: str | None, _secrets: bool) -> Plain:
+def _qgdw1376(data: bytes, version: str | None, _layer: str | None, profile: Profile, secrets: bool) -> Plain:
+    from .qgdw1376.explain import describe
+
+    return describe(data, version, terminal_profile(profile), secrets=secrets)
+
+
+def terminal_profile(profile: Profile) -> Mapping[str, object] | None:
+    """What a Q/GDW 1376.1 device does differently, from an object or its JSON text. UsageError: neither."""
+    if profile is None or isinstance(profile, Mapping):
+        return profile
+    import msgspec
+
+    try:
+        return msgspec.json.decode(profile, type=dict[str, object])
+    except msgspec.MsgspecError:
+        raise UsageError(
+            f'profile {profile!r}: give what the device does differently, like {{"pw_len": 2, "numbering": "2009"}}'
+        ) from None
+
+
+def _modbus(name: str) -> Callable[[bytes, str | None, str | None, Profile, bool], Plain]:
+    def run(data: bytes, _version: str | None, _layer: str | None, profile: Profile, _secrets: bool) -> Plain:
+        if isinstance(profile, Mapping):
+            raise UsageError("the profile of a Modbus frame is the name of a register map")
         module = importlib.import_module(".modbus.decode", __package__)
         answer: Plain = getattr(module, name)(data, profile)
         return answer
@@ -63,8 +92,9 @@ def _modbus(name: str) -> Callable[[bytes, str | None, str | None, str | None, b
     return run
 
 
-_DECODERS: Final[dict[str, Callable[[bytes, str | None, str | None, str | None, bool], Plain]]] = {
+_DECODERS: Final[dict[str, Callable[[bytes, str | None, str | None, Profile, bool], Plain]]] = {
     "dlt645": _dlt645,
+    "qgdw1376": _qgdw1376,
     "modbus-rtu": _modbus("decode_rtu"),
     "modbus-tcp": _modbus("decode_tcp"),
 }
@@ -75,7 +105,7 @@ def decode(
     data: bytes,
     version: str | None = None,
     layer: str | None = None,
-    profile: str | None = None,
+    profile: Profile = None,
     *,
     secrets: bool = False,
 ) -> Plain:
@@ -99,18 +129,23 @@ def decode(
 
 
 def detect(data: bytes) -> str | None:
-    """Protocol of the bytes: a good DL/T 645 frame, then Modbus RTU by its CRC, then Modbus TCP by its header."""
+    """Protocol of the bytes: a good Q/GDW 1376.1 or DL/T 645 frame, Modbus RTU by its CRC, Modbus TCP by its header."""
     from .common.checksum import crc16_modbus
     from .dlt645.frame import cut
+    from .qgdw1376.frame import cut as cut_terminal
 
-    if 0x68 in data and (cut(data, 255)[0]):
-        return "dlt645"
+    if 0x68 in data:
+        if cut_terminal(data)[0]:
+            return "qgdw1376"  # first: it may carry a meter's frame
+        if cut(data, 255)[0]:
+            return "dlt645"
     if len(data) >= 5 and crc16_modbus(data[:-2]) == int.from_bytes(data[-2:], "little"):
         return "modbus-rtu"
     if len(data) >= 8 and data[2:4] == b"\0\0" and int.from_bytes(data[4:6], "big") == len(data) - 6:
         return "modbus-tcp"
-    if data[:1] == b"\x68" or data.lstrip(b"\xfe")[:1] == b"\x68":
-        return "dlt645"
+    body = data.lstrip(b"\xfe")
+    if body[:1] == b"\x68":
+        return "qgdw1376" if body[5:6] == b"\x68" and body[1:3] == body[3:5] else "dlt645"
     return None
 
 
@@ -124,53 +159,141 @@ def hex_runs(line: str) -> list[bytes]:
     return runs
 
 
+class _Trail:
+    """Cuts terminal frames out of the bytes of a log and hands what they leave to the meter framer, line by line."""
+
+    def __init__(self, protocol: str | None) -> None:
+        from .dlt645.frame import Framer as MeterFramer
+        from .qgdw1376.frame import Framer as TerminalFramer
+
+        self._terminal = TerminalFramer() if protocol in (None, "qgdw1376") else None
+        self._meter = MeterFramer(255) if protocol in (None, "dlt645") else None
+        self._pieces: deque[tuple[int, bytes]] = deque()  # (line, bytes) in the terminal framer
+        self._begun = 0  # line of the meter framer's first byte
+
+    def __len__(self) -> int:
+        return sum(len(framer) for framer in (self._terminal, self._meter) if framer is not None)
+
+    def feed(self, line: int, data: bytes) -> Iterator[tuple[int, TerminalFrame | MeterFrame]]:
+        """The bytes of one line; frames with the line they end in."""
+        if self._terminal is None:
+            yield from self._to_meter(line, data)
+            return
+        self._pieces.append((line, data))
+        self._terminal.feed(data)
+        yield from self._drain_terminal()
+
+    def end(self) -> Iterator[tuple[int, TerminalFrame | MeterFrame]]:
+        """No more bytes belong to what has begun."""
+        if self._terminal is not None:
+            self._terminal.expire()
+            yield from self._drain_terminal()
+            self._terminal.reset()
+            self._pieces.clear()
+        if self._meter is not None:
+            yield from self._end_meter()
+
+    def forget(self) -> None:
+        """Give up what has begun."""
+        for framer in (self._terminal, self._meter):
+            if framer is not None:
+                framer.reset()
+        self._pieces.clear()
+
+    def _drain_terminal(self) -> Iterator[tuple[int, TerminalFrame | MeterFrame]]:
+        from .common.framer import NeedMore, Skipped
+
+        assert self._terminal is not None
+        while not isinstance(event := self._terminal.next_event(), NeedMore):
+            if isinstance(event, Skipped):
+                for line, piece in self._take(event.count):
+                    yield from self._to_meter(line, piece)
+            else:
+                yield from self._end_meter()
+                line = max(line for line, _ in self._take(event.length + 8 + event.lead))
+                yield line, event
+
+    def _take(self, count: int) -> list[tuple[int, bytes]]:
+        """The oldest bytes of the terminal framer, by line."""
+        taken = []
+        while count and self._pieces:
+            line, data = self._pieces.popleft()
+            taken.append((line, data[:count]))
+            if len(data) > count:
+                self._pieces.appendleft((line, data[count:]))
+            count -= len(taken[-1][1])
+        return taken
+
+    def _to_meter(self, line: int, data: bytes) -> Iterator[tuple[int, MeterFrame]]:
+        if self._meter is None:
+            return
+        if not len(self._meter):
+            self._begun = line
+        self._meter.feed(data)
+        yield from self._drain_meter(line)
+
+    def _end_meter(self) -> Iterator[tuple[int, MeterFrame]]:
+        if self._meter is not None:
+            self._meter.expire()
+            yield from self._drain_meter(self._begun)
+            self._meter.reset()
+
+    def _drain_meter(self, line: int) -> Iterator[tuple[int, MeterFrame]]:
+        from .common.framer import NeedMore, Skipped
+
+        assert self._meter is not None
+        while not isinstance(event := self._meter.next_event(), NeedMore):
+            if not isinstance(event, Skipped):
+                yield line, event
+
+
 def hunt(
     text: str,
     protocol: str | None = None,
     version: str | None = None,
-    profile: str | None = None,
+    profile: Profile = None,
     *,
     secrets: bool = False,
 ) -> Iterator[Found]:
     """Frames in a capture log: timestamps, directions and words around the hex are noise; a frame may go on over lines.
 
-    DL/T 645 frames are cut from the joined bytes of a run of lines; Modbus frames are taken a line at a time.
+    Q/GDW 1376.1 and DL/T 645 frames are cut from the joined bytes of a run of lines (a meter's frame inside a
+    terminal's is no frame of its own); Modbus frames are taken a line at a time.
     """
-    from .common.framer import NeedMore
-    from .dlt645.frame import Frame, Framer
+    from .qgdw1376.edition import of_profile
 
-    framer = Framer(255)
-    begun = 0
+    tell = _Teller(version, secrets, protocol)
+    if protocol in (None, "qgdw1376"):
+        known = terminal_profile(profile) if protocol or isinstance(profile, Mapping) else None
+        tell.peer = of_profile(known, version if protocol else None)
+    trail = _Trail(protocol)
     for number, line in enumerate(text.splitlines(), 1):
         data = b"".join(hex_runs(line))
         if not data:
             continue
         found = False
-        if protocol in (None, "dlt645"):
+        if protocol in (None, "dlt645", "qgdw1376"):
             # a new start at a line's head ends what the last line left unfinished
-            if len(framer) and _begins(data):
-                yield from _drain(framer, begun, version, secrets)
-                framer.reset()
-            if not len(framer):
-                begun = number
-            framer.feed(data)
-            while not isinstance(event := framer.next_event(), NeedMore):
-                if isinstance(event, Frame):
-                    found = True
-                    yield _found(event, number, version, secrets)
-        if not found and protocol != "dlt645":
+            if len(trail) and _begins(data):
+                yield from map(tell, trail.end())
+            for one in trail.feed(number, data):
+                found = True
+                yield tell(one)
+        if not found and protocol not in ("dlt645", "qgdw1376"):
             which = protocol or _modbus_of(data)
             if which in ("modbus-rtu", "modbus-tcp"):
                 decoded = decode(which, data, None, None, profile, secrets=secrets)
                 if decoded.get("valid") is not False and "error" not in decoded:
-                    framer.reset()
+                    trail.forget()
                     yield Found(number, which, data.hex().upper(), decoded)
-    yield from _drain(framer, begun, version, secrets)
+    yield from map(tell, trail.end())
 
 
 def _begins(data: bytes) -> bool:
     body = data.lstrip(b"\xfe")
-    return len(body) >= _SHORTEST and body[0] == 0x68 and body[7] == 0x68
+    if len(body) < _SHORTEST or body[0] != 0x68:
+        return False
+    return body[7] == 0x68 or (body[5] == 0x68 and body[1:3] == body[3:5])
 
 
 def _modbus_of(data: bytes) -> str | None:
@@ -178,22 +301,36 @@ def _modbus_of(data: bytes) -> str | None:
     return which if which in ("modbus-rtu", "modbus-tcp") else None
 
 
-def _drain(framer: object, line: int, version: str | None, secrets: bool) -> Iterator[Found]:
-    from .common.framer import NeedMore
-    from .dlt645.frame import Frame, Framer
+class _Teller:
+    """Turns frames of a log into Found."""
 
-    assert isinstance(framer, Framer)
-    framer.expire()
-    while not isinstance(event := framer.next_event(), NeedMore):
-        if isinstance(event, Frame):
-            yield _found(event, line, version, secrets)
+    def __init__(self, version: str | None, secrets: bool, protocol: str | None) -> None:
+        self.version, self.secrets, self.protocol = version, secrets, protocol
+        self.peer: Edition | None = None
 
+    def __call__(self, one: tuple[int, TerminalFrame | MeterFrame]) -> Found:
+        from .dlt645.frame import Frame as MeterFrame
 
-def _found(frame: object, line: int, version: str | None, secrets: bool) -> Found:
-    from .dlt645.explain import describe_frame, edition
-    from .dlt645.frame import Frame
-    from .dlt645.secrets import masked_hex
+        line, frame = one
+        return self._meter(line, frame) if isinstance(frame, MeterFrame) else self._terminal(line, frame)
 
-    assert isinstance(frame, Frame)
-    shown = frame.encode().hex().upper() if secrets else "FE" * frame.lead + masked_hex(frame, edition(frame, version))
-    return Found(line, "dlt645", shown, describe_frame(frame, version, secrets=secrets))
+    def _meter(self, line: int, frame: MeterFrame) -> Found:
+        from .dlt645.explain import describe_frame, edition
+        from .dlt645.secrets import masked_hex
+
+        version, secrets = self.version, self.secrets
+        hidden = "FE" * frame.lead + masked_hex(frame, edition(frame, version))
+        shown = frame.encode().hex().upper() if secrets else hidden
+        return Found(line, "dlt645", shown, describe_frame(frame, version, secrets=secrets))
+
+    def _terminal(self, line: int, frame: TerminalFrame) -> Found:
+        from .qgdw1376.explain import describe_frame, masked_hex
+        from .qgdw1376.message import parse
+
+        assert self.peer is not None
+        try:
+            message = parse(frame, self.peer)
+        except FuheError:
+            message = None
+        shown = frame.encode().hex().upper() if self.secrets else masked_hex(frame, message)
+        return Found(line, "qgdw1376", shown, describe_frame(frame, self.peer, secrets=self.secrets))

@@ -778,6 +778,20 @@ class Layout:
         raise first or UsageError(f"no layout of this item has {size} bytes")
 
 
+def all_fields(layout: Layout) -> Iterator[Field]:
+    """Every field of every variant, at any depth."""
+
+    def walk(nodes: Sequence[Node]) -> Iterator[Field]:
+        for node in nodes:
+            if isinstance(node, Field):
+                yield node
+            elif isinstance(node, (Group, Nested, When)):
+                yield from walk(node.fields)
+
+    for variant in layout.variants:
+        yield from walk(variant.nodes)
+
+
 def references(nodes: Sequence[Node]) -> frozenset[str]:
     """Names that counts, sizes and conditions refer to."""
     found: set[str] = set()
