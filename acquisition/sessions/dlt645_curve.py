@@ -18,10 +18,11 @@ from ...model.quantities import by_name
 from ...model.readings import F8, CurveBlock
 from ...model.times import US
 from ...protocols.common.errors import UsageError
+from ...protocols.common.times import NO_TIME
 from ...protocols.dlt645 import requests
 from ...protocols.dlt645.frame import Frame
 from ...protocols.dlt645.items import load_fields
-from ...protocols.dlt645.loads import NO_TIME, LoadTable, decode_loads
+from ...protocols.dlt645.loads import LoadTable, decode_loads
 from ..profile import CurvePlan
 from .dlt645 import Ask, MeterExchange, Missing, Script
 from .dlt645_read import local

@@ -54,8 +54,8 @@ def is_bcd(wire: bytes) -> bool:
 
 
 @cache
-def _tables() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Numbers of every byte (256) and of every two-byte word (65536); NaN = no BCD."""
+def bcd_tables() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Numbers of every byte (256) and of every two-byte word (65536, low byte first); NaN = no BCD. Read only."""
     import numpy as np
 
     byte = np.full(256, np.nan)
@@ -75,7 +75,7 @@ def bcd_array(wire: NDArray[np.uint8], *, width: int, decimals: int, signed: boo
 
     if not 1 <= width <= 6 or wire.shape[-1] % width:
         raise ValueError(f"{wire.shape[-1]} bytes are not whole values of {width} bytes")
-    byte, word = _tables()
+    byte, word = bcd_tables()
     cells = wire.reshape(*wire.shape[:-1], wire.shape[-1] // width, width)
     top = cells[..., width - 1]
     negative = top >= 0x80 if signed else None

@@ -6,8 +6,15 @@ Naive on purpose: a device knows no zone. `model.times.business_to_us` turns the
 from __future__ import annotations
 
 from datetime import date, datetime, time
+from typing import TYPE_CHECKING, Final
 
-from .bcd import bcd_to_int, int_to_bcd, is_bcd
+from .bcd import bcd_array, bcd_to_int, int_to_bcd, is_bcd
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+NO_TIME: Final = -1
 
 
 def is_blank(wire: bytes) -> bool:
@@ -79,3 +86,18 @@ def encode_time(moment: time, *, seconds: bool = True) -> bytes:
     """ss mm hh (or mm hh)."""
     fields = ([moment.second] if seconds else []) + [moment.minute, moment.hour]
     return b"".join(int_to_bcd(n, 1) for n in fields)
+
+
+def device_times(wire: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """µs of naive device times mm hh DD MM YY (uint8, shape (n, 5)) as if they were UTC; NO_TIME where it is none."""
+    import numpy as np
+
+    numbers = bcd_array(np.ascontiguousarray(wire), width=1, decimals=0)
+    readable: NDArray[np.bool_] = np.logical_and.reduce(np.isfinite(numbers), axis=1)
+    minute, hour, day, month, year = np.where(readable[:, None], numbers, 1.0).astype(np.int64).T
+    known = readable & (minute < 60) & (hour < 24) & (day > 0) & (month > 0) & (month < 13)
+    months = ((year + 30) * 12 + month - 1).astype("M8[M]")
+    days = months.astype("M8[D]") + (day - 1)
+    known = known & (days.astype("M8[M]") == months)
+    total: NDArray[np.int64] = days.astype(np.int64) * 86_400_000_000 + (hour * 60 + minute) * 60_000_000
+    return np.where(known, total, NO_TIME)

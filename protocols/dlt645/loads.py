@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ..common.bcd import bcd_array
 from ..common.checksum import sum8
-from ..common.times import decode_datetime, encode_datetime
+from ..common.times import decode_datetime, device_times, encode_datetime
 from .fields import Content, Field, encode_field
 from .items import load_fields
 
@@ -30,7 +30,6 @@ GAP: Final = 0xAA
 END_MARK: Final = 0xE5
 TIME_BYTES: Final = 5
 CLASSES: Final = (1, 2, 3, 4, 5, 6)
-NO_TIME: Final = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,19 +146,6 @@ def _table(rows: NDArray[np.uint8], layout: _Layout, part: tuple[int, int, int])
     return LoadTable(
         columns, device_times(rows[:, layout.time : layout.time + TIME_BYTES]), np.concatenate(values, axis=1)
     )
-
-
-def device_times(wire: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """µs of naive device times mm hh DD MM YY, uint8 (n, 5); NO_TIME where it is no calendar time."""
-    numbers = bcd_array(np.ascontiguousarray(wire), width=1, decimals=0)
-    readable: NDArray[np.bool_] = np.logical_and.reduce(np.isfinite(numbers), axis=1)
-    minute, hour, day, month, year = np.where(readable[:, None], numbers, 1.0).astype(np.int64).T
-    known = readable & (minute < 60) & (hour < 24) & (day > 0) & (month > 0) & (month < 13)
-    months = ((year + 30) * 12 + month - 1).astype("M8[M]")
-    days = months.astype("M8[D]") + (day - 1)
-    known = known & (days.astype("M8[M]") == months)
-    total: NDArray[np.int64] = days.astype(np.int64) * 86_400_000_000 + (hour * 60 + minute) * 60_000_000
-    return np.where(known, total, NO_TIME)
 
 
 def _joined(tables: list[LoadTable]) -> LoadTable:
