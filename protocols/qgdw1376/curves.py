@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from ..common.errors import UsageError
 from ..common.times import NO_TIME, device_times, encode_datetime
 from . import dadt
-from .curve_formats import F8, U1, CurveFormat, Wire, curve_format, encode_values
+from .curve_formats import F8, FORMATS, U1, CurveFormat, Wire, curve_format, encode_values
 from .formats import make_format
 from .frame import Frame
 from .layout import INTERVAL_MIN, Field, Group
@@ -84,7 +84,9 @@ def curve_classes() -> Mapping[int, CurveClass]:
             continue
         points = layout.nodes[3]
         numbers = points.fields if isinstance(points, Group) else (points,)
-        fields = [n for n in numbers if isinstance(n, Field)]
+        fields = [n for n in numbers if isinstance(n, Field) and n.format in FORMATS]
+        if len(fields) != len(numbers):
+            continue  # a vendor's class of unknown form
         columns = tuple(Column(f.name, f.quantity, f.unit) for f in fields)
         found[fn] = CurveClass(fn, row.pn, fields[0].format, columns)
     return found
