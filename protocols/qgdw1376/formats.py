@@ -109,6 +109,8 @@ def _bcd(name: str, size: int, decimals: int, *, signed: bool = False) -> Format
     digits = 2 * size
     split = digits - decimals
     limit = 10**digits * (8 if signed else 10) // 10
+    factor = Decimal(10**decimals)
+    bound = Decimal(limit) / factor
 
     def decode_int(wire: bytes) -> object:
         text = wire[::-1].hex()
@@ -126,20 +128,21 @@ def _bcd(name: str, size: int, decimals: int, *, signed: bool = False) -> Format
     def encode(value: object, _size: int) -> bytes:
         if value is None:
             return fill(size)
-        number = to_decimal(name, value)
-        scaled = number.scaleb(decimals)
-        minus = number.is_signed()
-        if scaled != scaled.to_integral_value() or abs(scaled) >= limit or (minus and not signed and scaled):
-            top = Decimal(limit - 1).scaleb(-decimals)
-            wanted = f"give {-top if signed else 0} to {top}" + (f" with {decimals} decimals" if decimals else "")
-            raise _refuse(name, value, wanted)
-        wire = bytearray.fromhex(f"{abs(int(scaled)):0{digits}d}")
-        wire.reverse()
-        if minus and signed:
-            wire[-1] |= 0x80
-        return bytes(wire)
+        number = value if type(value) is Decimal and value.is_finite() else to_decimal(name, value)
+        if -bound < number < bound and (signed or number >= 0):
+            scaled = number * factor
+            whole = int(scaled)
+            if whole == scaled:
+                minus = signed and number.is_signed()
+                wire = bytes.fromhex(f"{abs(whole):0{digits}d}")[::-1]
+                return wire[:-1] + bytes((wire[-1] | 0x80,)) if minus else wire
+        top = Decimal(limit - 1).scaleb(-decimals)
+        wanted = f"give {-top if signed else 0} to {top}" + (f" with {decimals} decimals" if decimals else "")
+        raise _refuse(name, value, wanted)
 
-    return Format(name, size, decode_signed if signed else decode_plain if decimals else decode_int, encode)
+    decode = decode_signed if signed else decode_plain if decimals else decode_int
+    # short values repeat: voltages, power factors, fill
+    return Format(name, size, lru_cache(maxsize=16384)(decode) if size == 2 else decode, encode)
 
 
 def _a2_heads() -> list[tuple[str, str] | None]:
@@ -152,6 +155,7 @@ def _a2_heads() -> list[tuple[str, str] | None]:
 
 
 _A2: Final = _a2_heads()
+_A2_WANTED: Final = "give at most three digits between 0.001 and 9990000"
 
 
 def _decode_a2(wire: bytes) -> object:
@@ -167,6 +171,8 @@ def _encode_a2(value: object, _size: int) -> bytes:
     number = to_decimal("A.2", value)
     sign, digits, exponent = number.as_tuple()
     assert isinstance(exponent, int)
+    if len(digits) > 28 or abs(number) > 9990000:
+        raise _refuse("A.2", value, _A2_WANTED)
     mantissa = int("".join(map(str, digits)))
     if not (-3 <= exponent <= 4 and mantissa <= 999):
         for exponent in range(-3, 5):
@@ -175,9 +181,12 @@ def _encode_a2(value: object, _size: int) -> bytes:
                 break
         mantissa = int(scaled) if scaled <= 999 and scaled == scaled.to_integral_value() else -1
     if mantissa < 0:
-        raise _refuse("A.2", value, "give at most three digits between 0.001 and 9990000")
+        raise _refuse("A.2", value, _A2_WANTED)
     low, high = mantissa % 100, mantissa // 100
     return bytes((low // 10 << 4 | low % 10, (4 - exponent) << 5 | sign << 4 | high))
+
+
+_A3_WANTED: Final = "give a whole number of seven digits, or thousands"
 
 
 def _decode_a3(wire: bytes) -> object:
@@ -193,10 +202,12 @@ def _encode_a3(value: object, _size: int) -> bytes:
     if value is None:
         return fill(4)
     number = to_decimal("A.3", value)
+    if abs(number) > 9999999000:
+        raise _refuse("A.3", value, _A3_WANTED)
     thousands = number.as_tuple().exponent == 3 or abs(number) > 9999999
     scaled = abs(number).scaleb(-3 if thousands else 0)
     if scaled > 9999999 or scaled != scaled.to_integral_value():
-        raise _refuse("A.3", value, "give a whole number of seven digits, or thousands")
+        raise _refuse("A.3", value, _A3_WANTED)
     wire = bytearray.fromhex(f"{int(scaled):08d}")
     wire.reverse()
     wire[3] |= (0x40 if thousands else 0) | (0x10 if number.is_signed() else 0)
