@@ -18,6 +18,7 @@ class _Span:
     trips: dict[str, int] = field(default_factory=lambda: dict.fromkeys(TRIP_KINDS, 0))
     traffic: int = 0
     resets: int = 0
+    over: dict[tuple[int, str], list[float]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -58,6 +59,22 @@ class Counters:
         elif not on:
             self._down.append((local, None))
             del self._down[:-DAYS_KEPT]
+
+    def over_limit(self, local: datetime, group: int, kind: Literal["power", "energy"], kwh: float) -> None:
+        """A minute above the limit in force, with the energy of that minute."""
+        for span in self._spans(local):
+            one = span.over.setdefault((group, kind), [0, 0.0])
+            one[0] += 1
+            one[1] += kwh
+
+    def over(self, key: date | tuple[int, int], group: int) -> dict[str, object]:
+        """0D F65 and F66: minutes and energy above the limits."""
+        span = self._find(key)
+        power, energy = (span.over.get((group, k), [0, 0.0]) for k in ("power", "energy"))
+        return {
+            "group_over_power_minutes": power[0], "group_over_power_energy": power[1],
+            "group_over_energy_minutes": energy[0], "group_over_energy": energy[1],
+        }  # fmt: skip
 
     def trips(self, key: date | tuple[int, int]) -> dict[str, int]:
         """Trips of a day or a (year, month), by kind."""

@@ -91,6 +91,8 @@ class EnergyControl:
                 continue
             level, energy, limit = self._level(kind, now_us)
             if level == 2:
+                power = self.parts.totals.power_now(self.group, now_us) or 0.0
+                self.parts.counters.over_limit(self.parts.local(now_us), self.group, "energy", power / 60)
                 self._trip(kind, energy, limit, now_us)
             else:
                 self._close(kind, now_us)

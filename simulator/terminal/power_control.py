@@ -125,6 +125,7 @@ class PowerControl:
         self.limit_kw = limit
         if window is None or limit is None:
             return
+        self._count(limit, now_us)
         if protected:
             self._stop_alarm()
             self._close(now_us)
@@ -135,6 +136,11 @@ class PowerControl:
                 self._next_us = now_us + self._slide_us()
         elif now_us >= self._next_us:
             self._compare(window[0], limit, now_us, protected=protected)
+
+    def _count(self, limit: float, now_us: int) -> None:
+        power = self.parts.totals.power_now(self.group, now_us)
+        if power is not None and power > limit:
+            self.parts.counters.over_limit(self.parts.local(now_us), self.group, "power", (power - limit) / 60)
 
     def _limit(self, now_us: int) -> tuple[tuple[Kind, int] | None, float | None]:
         """(control and number of its window, limit); None = nothing to compare with now."""
