@@ -52,6 +52,7 @@ KINDS: Final[dict[str, Kind]] = {
     "exchange": Kind("memory", "at the start another meter is fitted: register `value`, empty memory", 0),
     "event": Kind("memory", "at the start the event named by `match` is recorded (cover_open, power_down, …)"),
     "refuse": Kind("command", "commands are refused"),
+    "ignored": Kind("command", "terminals: a command or setting is acknowledged and not carried out"),
     "broken_relay": Kind("command", "a command is acknowledged and nothing moves"),
     "stuck_contact": Kind("command", "the relay reports open, the contacts are welded and the load stays"),
     "no_ack": Kind("command", "a command is carried out and not acknowledged"),

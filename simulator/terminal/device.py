@@ -36,7 +36,8 @@ class Options:
 
     reconnection: after automatic 保电. retrip_s: closed by hand while blocked -> tripped again (None: never).
     drives_closing: permit to close closes by itself. curve_days, freeze_days, freeze_months: depth of the memory.
-    boot_s: from the supply's return until it works again. version: software version, four characters.
+    boot_s: from the supply's return until it works again. version: software version, four characters. buffer: longest
+    user data (L1) of a frame that it sends.
     """
 
     reconnection: Reconnection = "free"
@@ -47,6 +48,7 @@ class Options:
     freeze_months: int = 12
     boot_s: float = 20.0
     version: str = "1.00"
+    buffer: int = 1024
 
 
 @dataclass(slots=True, kw_only=True)
@@ -64,7 +66,6 @@ class Terminal:
     powered: bool = True
     reports_allowed: bool = True
     text: dict[int, str] = field(default_factory=dict)
-    paused_ports: set[int] = field(default_factory=set)
     changed_inputs: set[int] = field(default_factory=set)
     _next_minute_us: int = 0
     _off_us: int = 0

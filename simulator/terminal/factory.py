@@ -43,6 +43,12 @@ def factory_parameters(
             "udp": 0, "role": 1, "online": 1, "redial_interval_s": 30, "passive_redials": 3, "idle_disconnect_min": 30,
             "allowed_hours": list(range(24)),
         }  # fmt: skip
+        out[33, 0] = {
+            "n": 1, "ports": [{
+                "port": METER_PORT, "control_word": 0, "days": [1], "time": "00:00", "interval_min": 15,
+                "broadcast_clock": "00 23:30", "m": 0, "windows": [],
+            }],
+        }  # fmt: skip
         out[12, 0] = {"enabled": list(range(1, 9)), "normally_open": list(range(1, 9))}
     out[10, 0] = {"n": len(meters), "devices": [_device(edition, pn, meters[pn], versions or {}) for pn in meters]}
     for pn, meter in meters.items():
@@ -69,5 +75,5 @@ def _device(edition: str, pn: int, meter: SimMeter, versions: Mapping[int, str])
         "dec_digits": 2,
     }  # fmt: skip
     if edition != "2005":
-        entry |= {"collector": "000000000000", "user_big_class": 0, "user_small_class": 0}
+        entry |= {"collector": "000000000000", "user_class": [0, 0]}
     return entry

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from ...protocols.qgdw1376.table import lookup_erc
 from ..clock import DeviceClock
 from ..faults import FaultSet
 from .agenda import Agenda
@@ -39,12 +40,17 @@ class Parts:
         return self.clock.local(at_us)
 
     def record(self, erc: int, at_us: int, **data: object) -> None:
-        """An event as the terminal keeps it, if its configuration wants it; `time` is added (minutes)."""
+        """An event as the terminal keeps it, if its edition knows it and its configuration wants it.
+
+        `time` (minutes) is added where the event's layout has one.
+        """
         recorded, important = self.settings.event_masks()
-        if erc not in recorded:
+        row = lookup_erc(erc, self.edition)
+        if erc not in recorded or row is None or self.edition not in row.editions:
             return
-        stamp = self.local(at_us).replace(second=0)
-        record = {"erc": erc, "time": stamp, **data}
+        record = {"erc": erc, **data}
+        if any("time" in v.keys for v in row.fields.variants):
+            record["time"] = self.local(at_us).replace(second=0)
         index = self.events.add(record, important=erc in important)
         if erc in important:
             self.told.append(index)

@@ -34,7 +34,8 @@ GONE: Final = ("silent", "restart")
 class PointBook:
     """installed: meters by address. internal: the meter that stands for the AC sampling.
 
-    holes: [begin, end) during which the terminal itself recorded nothing; since_us: nothing was kept before.
+    holes: [begin, end) during which the terminal itself recorded nothing; since_us: nothing was kept before; paused:
+    ports on which reading is suspended.
     """
 
     parameters: Parameters
@@ -42,6 +43,7 @@ class PointBook:
     internal: SimMeter | None = None
     holes: list[tuple[int, int | None]] = field(default_factory=list)
     since_us: int = 0
+    paused: set[int] = field(default_factory=set)
 
     def _entry(self, pn: int) -> dict[str, object] | None:
         return next((e for e in self.parameters.entries(10) if fields.integer(e, "pn") == pn), None)
@@ -64,8 +66,10 @@ class PointBook:
 
     def answers(self, pn: int, now_us: int) -> bool:
         """Whether the meter of a point can be read now."""
-        meter = self.meter(pn)
-        return meter is not None and not any(meter.faults.active(k, now_us) for k in GONE)
+        meter, entry = self.meter(pn), self._entry(pn)
+        if meter is None or fields.integer(entry, "port") in self.paused:
+            return False
+        return not any(meter.faults.active(k, now_us) for k in GONE)
 
     def recorded(self, meter: SimMeter, times: I8) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
         """Which instants the terminal could record from this meter."""

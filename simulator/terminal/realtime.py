@@ -19,6 +19,7 @@ from .sources import event_time, group_source, point_source
 AFN: Final = 0x0C
 UNKEPT: Final = ("prepaid_", "copper_", "iron_", "carrier_", "harmonic_", "dc_")
 """Quantities that no simulated meter has."""
+UNSERVED: Final = frozenset({"harmonic_rms", "harmonic_ratios"})
 KEPT_WITHOUT_QUANTITY: Final = frozenset({"switch_state", "meter_clock", "meter_changes"})
 POWER_NAMES: Final = {"period": "period", "rest": "day_off", "suspension": "suspension", "reduction": "reduction"}
 
@@ -41,6 +42,8 @@ def realtime_unit(terminal: Terminal, pn: int, fn: int, asked: fields.Data, now_
 
 def served(row: Row, edition: str) -> bool:
     """Whether the meters have anything of what a row holds."""
+    if row.name in UNSERVED:
+        return False
     names = quantities(row.fields, edition)
     return row.name in KEPT_WITHOUT_QUANTITY or any(not n.startswith(UNKEPT) for n in names)
 

@@ -7,18 +7,26 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
+import msgspec
 import numpy as np
 import pytest
 
 from fuhe.model.times import US
+from fuhe.protocols.qgdw1376.auth import AuthProvider
+from fuhe.protocols.qgdw1376.frame import Address, Frame, cut
+from fuhe.protocols.qgdw1376.message import Message, build, parse, request
+from fuhe.protocols.qgdw1376.segments import Assembler
+from fuhe.protocols.qgdw1376.units import Unit
 from fuhe.simulator.clock import StepClock
 from fuhe.simulator.faults import Fault, FaultSet
 from fuhe.simulator.load import Component, Site, day_start
 from fuhe.simulator.meter import SimMeter
 from fuhe.simulator.relay import Relay
 from fuhe.simulator.shapes import shapes
+from fuhe.simulator.terminal.assemble import assemble
 from fuhe.simulator.terminal.device import Installation, Options, Terminal, build_terminal
 from fuhe.simulator.terminal.factory import factory_parameters
+from fuhe.simulator.terminal.station import Station, TerminalLine
 
 DAY = 20_300
 NOON = day_start(DAY) + 12 * 3600 * US
@@ -122,5 +130,64 @@ def make_bench() -> Callable[..., Bench]:
         bench = Bench(terminal, StepClock(start_us), meter_faults, start_us)
         terminal.advance(start_us)
         return bench
+
+    return make
+
+
+class Master:
+    """A master station of the tests, made of the protocol package: one request, the whole answer."""
+
+    def __init__(self, bench: Bench, station: Station, auth: AuthProvider | None = None) -> None:
+        self.bench, self.station, self.auth = bench, station, auth
+        self.edition = station.application.edition
+        self.address = msgspec.structs.replace(station.application.address, msa=5)
+        self.seq = 0
+        self.session = TerminalLine([station]).session()
+
+    def frame(self, afn: int, *units: Unit, **changes: Any) -> Frame:
+        """The frame of a request; changes: fields of the message, or pw."""
+        self.seq = (self.seq + 1) & 15
+        message = request(changes.pop("address", self.address), afn, units, self.edition, seq=self.seq)
+        return build(msgspec.structs.replace(message, **changes), self.edition, self.auth)
+
+    def send(self, frame: Frame) -> list[Message]:
+        """The messages that come back for a frame, over the wire."""
+        replies = self.session.receive(frame.encode(), self.bench.now)
+        found = []
+        for reply in replies:
+            frames, skipped = cut(reply.data)
+            assert not skipped and frames
+            found += [parse(f, self.edition) for f in frames]
+        return found
+
+    def ask(self, afn: int, *units: Unit, **changes: Any) -> Message:
+        """The one answer, put together from its frames."""
+        found = self.send(self.frame(afn, *units, **changes))
+        assembler = Assembler()
+        whole = [m for part in found if (m := assembler.feed(part)) is not None]
+        assert len(whole) == 1, whole
+        assert not [u for u in whole[0].units if u.fault]
+        return whole[0]
+
+    def data(self, afn: int, pn: int, fn: int, asked: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Data of one unit."""
+        answer = self.ask(afn, Unit(pn, fn, asked or {}))
+        assert answer.afn == afn, answer
+        assert [(u.pn, u.fn) for u in answer.units] == [(pn, fn)]
+        return dict(answer.units[0].data or {})
+
+    def done(self, afn: int, *units: Unit, **changes: Any) -> bool | None:
+        """Whether a command was confirmed."""
+        return self.ask(afn, *units, **changes).confirmed
+
+
+@pytest.fixture
+def make_master(make_bench: Any) -> Callable[..., Master]:
+    """`make_master(*faults, edition=…, auth=…, dials=…, …)`: a bench with its terminal at 3301-1001 and a master."""
+
+    def make(*faults: Fault, auth: AuthProvider | None = None, dials: bool = False, **changes: Any) -> Master:
+        bench = make_bench(*faults, **changes)
+        station = assemble(bench.terminal, Address("3301", 1001), auth=auth, dials=dials)
+        return Master(bench, station, auth)
 
     return make
