@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
@@ -18,6 +18,7 @@ from typing import Final
 from ..model.devices import Device
 from ..model.lang import tr
 from .config import LinkConfig
+from .csvfile import read_csv
 from .device_rows import COLUMNS, DEVICE_COLUMNS, Fault, ParsedList, RowReader, point_order, wire_of
 from .profile import Profile
 from .relay import VIA
@@ -27,7 +28,6 @@ __all__ = [
 ]  # fmt: skip
 
 REQUIRED: Final = ("name", "link", "profile", "address")
-MAX_BYTES: Final = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,50 +50,9 @@ def parse_devices(
 ) -> ParsedList:
     """The device list of a CSV file, or every fault in it. Never raises on any input; `progress` gets row numbers."""
     reader = RowReader(links, profiles)
-    if len(data) > MAX_BYTES:
-        reader.fault(1, "-", f"the file is larger than {MAX_BYTES >> 20} MB", f"文件超过 {MAX_BYTES >> 20} MB")
-        return reader.finish()
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        row = data.count(b"\n", 0, error.start) + 1
-        en = 'is not UTF-8: save the file as "CSV UTF-8"'
-        reader.fault(row, "-", en, "不是 UTF-8 编码: 请另存为“CSV UTF-8”")
-        return reader.finish()
-    rows = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        header = [cell.strip() for cell in next(rows, [])]
-        if not _header_ok(reader, header):
-            return reader.finish()
-        defaults = dict.fromkeys(COLUMNS, "")
-        begin = rows.line_num + 1
-        for cells in rows:
-            if any(cell.strip() for cell in cells):
-                if len(cells) == len(header):
-                    reader.take(begin, defaults | {c: v.strip() for c, v in zip(header, cells, strict=True)})
-                else:
-                    en = f"{len(cells)} cells where the header has {len(header)}"
-                    reader.fault(begin, "-", en, f"有 {len(cells)} 个单元格, 表头有 {len(header)} 个")
-            begin = rows.line_num + 1
-            if progress is not None:
-                progress(begin - 1)
-    except csv.Error as error:
-        # after a broken quote the reader no longer knows where rows begin: what follows cannot be judged
-        en = f"broken quoting ({error}); the rest of the file was not checked"
-        reader.fault(rows.line_num, "-", en, f"引号有误 ({error}), 其后未检查")
+    for row, cells in read_csv(data, reader, columns=COLUMNS, required=REQUIRED, progress=progress):
+        reader.take(row, cells)
     return reader.finish()
-
-
-def _header_ok(reader: RowReader, header: Sequence[str]) -> bool:
-    for column in sorted(set(header) - set(COLUMNS)):
-        en = f"unknown column (known: {', '.join(COLUMNS)})"
-        reader.fault(1, column or "-", en, f"未知列 (可用: {', '.join(COLUMNS)})")
-    for column in sorted({c for c in header if header.count(c) > 1}):
-        reader.fault(1, column or "-", "the column stands twice", "列重复")
-    for column in REQUIRED:
-        if column not in header:
-            reader.fault(1, column, "the column is missing", "缺少此列")
-    return not reader.faults
 
 
 def export_devices(devices: Iterable[Device]) -> bytes:
