@@ -17,6 +17,7 @@ Every row is checked at load and every fault is told with its row; layouts becom
     limits = { k = [1, 9] }   # legal values of a field (or of its elements) when a person sets it: low and high, or the
                               # list of them [[85, 170]]; not looked at when decoding
     releases = 1              # AFN 05: this command takes back F1
+    deletes = "pn"            # an element of the list with 0 here deletes the entry
     conf = 3                  # how sure the layout is: 3 several sources ... 1 one source, 0 from memory
     note = "..."
     note_zh = "..."
@@ -86,6 +87,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     note_zh: str = ""
     limits: dict[str, Limit] = {}
     releases: int = 0
+    deletes: str = ""
 
     def layout(self, afn: int, up: bool) -> Layout:
         """What the data unit of a frame of this direction holds."""
@@ -126,6 +128,7 @@ class _RawRow(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     note_zh: str = ""
     limits: dict[str, list[object]] = {}
     releases: int = 0
+    deletes: str = ""
 
 
 class _RawErc(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -242,9 +245,9 @@ def _row(raw: _RawRow, layout: _Maker) -> Row:
     if raw.hook and raw.hook not in HOOKS:
         raise ValueError(f"unknown hook {raw.hook!r}: hooks.py has {', '.join(HOOKS)}")
     fields = layout([*raw.fields, {"hook": raw.hook}] if raw.hook else raw.fields)
-    strange = raw.limits.keys() - set().union(*(every_key(v.nodes) for v in fields.variants))
+    strange = {*raw.limits, *filter(None, (raw.deletes,))} - set().union(*(every_key(v.nodes) for v in fields.variants))
     if strange:
-        raise ValueError(f"limits of unknown fields: {', '.join(sorted(strange))}")
+        raise ValueError(f"limits or deletes of unknown fields: {', '.join(sorted(strange))}")
     return Row(
         afn=tuple(int(a, 16) for a in afns),
         fn=raw.fn,
@@ -261,6 +264,7 @@ def _row(raw: _RawRow, layout: _Maker) -> Row:
         note_zh=raw.note_zh,
         limits={name: _limit(name, limit) for name, limit in raw.limits.items()},
         releases=raw.releases,
+        deletes=raw.deletes,
     )
 
 
