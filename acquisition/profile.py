@@ -72,6 +72,8 @@ class TerminalPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     auth: provider of PW; max_bytes: longest user data L1 that the terminal takes; heartbeat_s: its period.
     answer_bytes, units_per_request: how much one request may ask for (the terminal's buffer); budget_s: longest time
     for a request with its repeats; event_batch: events asked for at once.
+    curve_label: whether the terminal labels a curve's points by the end or the start of their intervals (the device's
+    option curve_label wins); settlement_day, settlement_hour: of the meters behind it, for "last month" of AFN 0C.
     """
 
     protocol_id: int | None = None
@@ -87,6 +89,9 @@ class TerminalPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     units_per_request: int = 32
     budget_s: float = 60.0
     event_batch: int = 8
+    curve_label: Literal["end", "start"] = "end"
+    settlement_day: int = 1
+    settlement_hour: int = 0
 
 
 class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -220,10 +220,7 @@ def _meaning_faults(profile: Profile) -> Iterator[tuple[str, str]]:
             "map",
             tr("names the register map of a Modbus profile, and only of one", "Modbus 设备档必须且只能由其指定"),
         )
-    for name, least, count, most in (
-        ("max_points", 1, profile.max_points, 2040), ("max_groups", 0, profile.max_groups, 255),
-        ("max_dc", 0, profile.max_dc, 255),
-    ):  # fmt: skip
+    for name, least, count, most in _counts(profile):
         if not least <= count <= most:
             yield name, tr(f"must be {least} to {most}", f"应在 {least} 至 {most} 之间")
     t = profile.timing
@@ -258,6 +255,16 @@ def _meaning_faults(profile: Profile) -> Iterator[tuple[str, str]]:
         yield from _curve_faults(profile, profile.curve)
     if profile.control is not None:
         yield from _control_faults(profile, profile.control)
+
+
+def _counts(profile: Profile) -> Iterator[tuple[str, int, int, int]]:
+    """Whole numbers: field, smallest, value, largest."""
+    yield "max_points", 1, profile.max_points, 2040
+    yield "max_groups", 0, profile.max_groups, 255
+    yield "max_dc", 0, profile.max_dc, 255
+    if profile.terminal is not None:
+        yield "terminal.settlement_day", 1, profile.terminal.settlement_day, 28
+        yield "terminal.settlement_hour", 0, profile.terminal.settlement_hour, 23
 
 
 def _map_faults(profile: Profile) -> Iterator[tuple[str, str]]:

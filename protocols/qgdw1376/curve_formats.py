@@ -44,11 +44,12 @@ class CurveFormat:
     width: int
     read: Callable[[Wire, int, int, F8 | None], F8]
 
-    def decode(self, wire: Wire, count: int, at: int = 0) -> F8:
+    def decode(self, wire: Wire, count: int, at: int = 0, out: F8 | None = None) -> F8:
         """As `read`, in blocks that stay in the cache: for any number of values."""
         if 0 < count <= BLOCK:
-            return self.read(wire, count, at, None)
-        out = np.empty(count)
+            return self.read(wire, count, at, out)
+        if out is None:
+            out = np.empty(count)
         for start in range(0, count, BLOCK):
             stop = min(start + BLOCK, count)
             self.read(wire, stop - start, at + start * self.width, out[start:stop])

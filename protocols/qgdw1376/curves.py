@@ -195,7 +195,7 @@ def read_curves(frame: Frame) -> list[Curve] | None:
 # --- many frames ----------------------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class CurveArrays:
-    """k curves of one step and length, of any classes.
+    """All curves of one step and length, of any classes: k rows.
 
     frame int32 (k,): index of the frame it came from; pn int32; fn int16; column int8: which number of a point;
     start_us int64: naive clock of the terminal, NO_TIME where it is no time; value float64 (k, n), NaN = none.
@@ -330,35 +330,39 @@ def _take(form: _Form, stack: U1, frame: NDArray[np.int32], parts: list[_Part]) 
 
 
 def _join(parts: list[_Part]) -> list[CurveArrays]:
-    """Parts of one step and length as one block: each format decoded at once."""
-    shelves: dict[tuple[int, int, str, int], list[_Part]] = {}
+    """Parts of one step and length as one block; each format of it is decoded at once, into its place."""
+    shelves: dict[tuple[int, int], dict[tuple[str, int], list[_Part]]] = {}
     for part in parts:
-        key = (part.density, part.n, part.kind.format, len(part.kind.columns))
-        shelves.setdefault(key, []).append(part)
-    found = []
-    for (density, n, name, columns), shelf in shelves.items():
-        wire = np.concatenate([p.wire for p in shelf])
-        count = wire.shape[0]
-        value = curve_format(name).decode(wire.reshape(-1).data, count * n * columns)
-        sizes = [len(p.frame) for p in shelf]
-        frame = np.concatenate([p.frame for p in shelf])
-        pn = np.concatenate([p.pn for p in shelf])
-        fn = np.repeat(np.array([p.kind.fn for p in shelf], np.int16), sizes)
-        start_us = device_times(np.concatenate([p.start for p in shelf]))
-        value = value.reshape(count, n, columns)
-        for column in range(columns):
-            found.append(
-                CurveArrays(
-                    frame,
-                    pn,
-                    fn,
-                    np.full(count, column, np.int8),
-                    start_us,
-                    _STEP_S[density],
-                    value[:, :, column],
-                )
-            )
-    return found
+        shelf = shelves.setdefault((part.density, part.n), {})
+        shelf.setdefault((part.kind.format, len(part.kind.columns)), []).append(part)
+    return [_block(shelf, density, n) for (density, n), shelf in shelves.items()]
+
+
+def _block(shelf: Mapping[tuple[str, int], list[_Part]], density: int, n: int) -> CurveArrays:
+    rows = [part for (_, columns), group in shelf.items() for _ in range(columns) for part in group]
+    column = [i for (_, columns), group in shelf.items() for i in range(columns) for _ in group]
+    sizes = [len(part.frame) for part in rows]
+    value = np.empty((sum(sizes), n))
+    at = 0
+    for (name, columns), group in shelf.items():
+        wire = np.concatenate([part.wire for part in group])
+        k = len(wire)
+        place = value[at : at + k * columns]
+        if columns == 1:
+            curve_format(name).decode(wire.reshape(-1).data, k * n, 0, place.reshape(-1))
+        else:
+            numbers = curve_format(name).decode(wire.reshape(-1).data, k * n * columns)
+            place.reshape(columns, k, n)[:] = numbers.reshape(k, n, columns).transpose(2, 0, 1)
+        at += k * columns
+    return CurveArrays(
+        np.concatenate([part.frame for part in rows]),
+        np.concatenate([part.pn for part in rows]),
+        np.repeat(np.array([part.kind.fn for part in rows], np.int16), sizes),
+        np.repeat(np.array(column, np.int8), sizes),
+        device_times(np.concatenate([part.start for part in rows])),
+        _STEP_S[density],
+        value,
+    )
 
 
 # --- the terminal's side ----------------------------------------------------------------------------------------------

@@ -237,14 +237,14 @@ def test_same_class_of_many_terminals_is_one_block() -> None:
     data += [dadt.single(1, 89) + encode_curve(89, START, 1, numbers(89, i, 96)) for i in range(20)]
     data += [dadt.single(9, 85) + encode_curve(85, START, 1, numbers(85, i, 96)) for i in range(20)]
     found, rest = gather(data)
-    assert rest == [] and sorted(len(b.frame) for b in found) == [20, 520]
-    block = next(b for b in found if len(b.frame) == 520)
-    assert set(block.fn.tolist()) == {81, 85} and block.value.shape == (520, 96)
-    for i in (0, 7, 299, 300, 519):
+    assert rest == [] and len(found) == 1
+    block = found[0]
+    assert set(block.fn.tolist()) == {81, 85, 89} and block.value.shape == (540, 96)
+    for i in (0, 7, 299, 300, 519, 539):
         at = int(block.frame[i])
-        assert block.pn[i] == (1 + at % 300 if at < 500 else 9)
-        want = numbers(81 if at < 500 else 85, at if at < 500 else at - 520, 96)
-        assert np.array_equal(block.value[i], want, equal_nan=True)
+        fn, seed = (81, at) if at < 500 else (89, at - 500) if at < 520 else (85, at - 520)
+        assert block.fn[i] == fn and block.pn[i] == (1 + at % 300 if at < 500 else 1 if at < 520 else 9)
+        assert np.array_equal(block.value[i], numbers(fn, seed, 96), equal_nan=True)
 
 
 def test_a_frame_of_every_own_form_is_still_read() -> None:
