@@ -16,7 +16,7 @@ from ..protocols.common.errors import UsageError
 from ..simulator.emit import emit
 from ..simulator.fleet import fleet as make_fleet
 from ..simulator.remote import Remote
-from ..simulator.scenario import Scenario, builtin_scenarios, load_scenario
+from ..simulator.scenario import Scenario, builtin_scenarios, load_scenario, points_of
 from ..simulator.simulation import Simulation
 from .common import json_option, print_json, reported
 
@@ -64,7 +64,7 @@ def _summary(scenario: Scenario, path: Path) -> dict[str, Any]:
         "path": str(path),
         "buses": len(scenario.buses),
         "devices": len(scenario.devices),
-        "rounds": sum(len(d.site.rounds) for d in scenario.devices),
+        "rounds": sum(len(p.site.rounds) for d in scenario.devices for p in points_of(d)),
         "faults": len(scenario.faults),
         "past_days": scenario.past_days,
     }
@@ -125,14 +125,14 @@ def _announce(simulation: Simulation, remote: Remote | None, written: list[Path]
             {
                 "scenario": simulation.scenario.name,
                 "endpoints": simulation.endpoints(),
-                "devices": len(simulation.meters),
+                "devices": len(simulation.scenario.devices),
                 "power_kw": total,
                 "control": remote.port if remote else None,
                 "written": [str(p) for p in written],
             }
         )
         return
-    count = len(simulation.meters)
+    count = len(simulation.scenario.devices)
     click.echo(
         tr(
             f"{simulation.scenario.name}: {count} devices, {total} kW now",

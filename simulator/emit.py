@@ -16,9 +16,12 @@ import yaml
 
 from ..model.times import BUSINESS_ZONE, from_us
 from .mqtt import MqttBus
-from .scenario import BusSpec, DeviceSpec
+from .scenario import BusSpec, DeviceSpec, points_of
 from .simulation import Simulation
-from .transports import TcpBus
+from .sites import PointSpec
+from .terminal_specs import PROTOCOL as TERMINALS
+from .terminal_specs import groups_of, point_name
+from .transports import Bus, TcpBus
 
 DEVICE_COLUMNS = (
     "name", "link", "profile", "address", "point", "pn", "kind", "ct_ratio", "pt_ratio", "contract_kva", "nominal_v",
@@ -71,7 +74,7 @@ def _has_secret(device: DeviceSpec) -> bool:
 
 
 def devices_csv(simulation: Simulation) -> str:
-    """The device list, one row a device, sorted by name.
+    """The device list, one row a metering point, sorted by name; terminals have rows for their groups too.
 
     Every device is marked `simulated=1` (a production master refuses to control it) and `since` the first whole day
     that it has in memory, so that nothing older is missed.
@@ -84,26 +87,44 @@ def devices_csv(simulation: Simulation) -> str:
         )
     rows = []
     for device in sorted(simulation.scenario.devices, key=lambda d: d.name):
-        rows.append(
-            {
-                "name": device.name,
-                "link": device.bus,
-                "profile": device.profile,
-                "address": simulation.meters[device.name].address,
-                "point": device.point or device.name,
-                "pn": "1",
-                "kind": "measuring",
-                "ct_ratio": _number(device.ct_ratio),
-                "pt_ratio": _number(device.pt_ratio),
-                "contract_kva": _number(device.contract_kva),
-                "nominal_v": _number(device.nominal_v),
-                "wiring": device.wiring,
-                "enabled": "yes" if device.enabled else "no",
-                "secret": device.name if _has_secret(device) else "",
-                "options": ";".join(f"{k}={v}" for k, v in sorted({**marks, **device.options}.items())),
-            }
-        )
+        common = {
+            "name": device.name,
+            "link": device.bus,
+            "profile": device.profile,
+            "enabled": "yes" if device.enabled else "no",
+            "secret": device.name if _has_secret(device) else "",
+            "options": ";".join(f"{k}={v}" for k, v in sorted({**marks, **device.options}.items())),
+        }
+        terminal = device.name in simulation.terminals
+        common["address"] = device.address if terminal else simulation.meters[device.name].address
+        points = points_of(device)
+        for point in points:
+            name = point_name(device.name, point) if terminal else device.point or device.name
+            rows.append(common | _point_row(name, point))
+        if terminal:
+            rows += [common | _group_row(device.name, group) for group in sorted(groups_of(device.terminal, points))]
     return _csv(DEVICE_COLUMNS, rows)
+
+
+def _point_row(name: str, point: PointSpec) -> dict[str, str]:
+    return {
+        "point": name,
+        "pn": str(point.pn),
+        "kind": "measuring",
+        "ct_ratio": _number(point.ct_ratio),
+        "pt_ratio": _number(point.pt_ratio),
+        "contract_kva": _number(point.contract_kva),
+        "nominal_v": _number(point.nominal_v),
+        "wiring": point.wiring,
+    }
+
+
+def _group_row(device: str, group: int) -> dict[str, str]:
+    """A total-add group: its values are primary already."""
+    return {
+        "point": f"{device}-group-{group}", "pn": str(group), "kind": "group", "ct_ratio": "1", "pt_ratio": "1",
+        "contract_kva": "", "nominal_v": "", "wiring": "3P4W",
+    }  # fmt: skip
 
 
 def secrets(simulation: Simulation) -> dict[str, dict[str, str]]:
@@ -125,6 +146,8 @@ def _link(simulation: Simulation, spec: BusSpec) -> dict[str, object]:
         }  # fmt: skip
     if isinstance(bus, MqttBus):
         return {"name": spec.name, "kind": "mqtt", "host": bus.host, "port_no": bus.port, "topic": spec.topic}
+    if spec.protocol == TERMINALS:
+        return _terminal_link(bus, spec)
     kind = "tcp" if isinstance(bus, TcpBus) else "listen-tcp"
     port = bus.port if isinstance(bus, TcpBus) else spec.port
     framing = "rtu" if spec.protocol == "modbus-rtu" else "tcp"
@@ -134,22 +157,35 @@ def _link(simulation: Simulation, spec: BusSpec) -> dict[str, object]:
     }  # fmt: skip
 
 
+def _terminal_link(bus: Bus, spec: BusSpec) -> dict[str, object]:
+    """Terminals that listen on a socket, or a listener for those that dial in."""
+    if isinstance(bus, TcpBus):
+        return {"name": spec.name, "kind": "tcp", "host": spec.host, "port_no": bus.port, "turnaround_ms": 2.0}
+    kind = "listen-udp" if spec.kind == "udp" else "listen-tcp"
+    return {
+        "name": spec.name, "kind": kind, "host": spec.host, "port_no": spec.port, "protocol": TERMINALS,
+        "turnaround_ms": 2.0,
+    }  # fmt: skip
+
+
 def rounds_csv(simulation: Simulation) -> str:
     """Rounds with their relays; a round without a stated test was tested 30 days before the start."""
     default = (from_us(simulation.start_us - 30 * 86_400_000_000)).astimezone(BUSINESS_ZONE).date()
     rows = []
     for device in sorted(simulation.scenario.devices, key=lambda d: d.name):
-        for number, part in enumerate(device.site.rounds[: len(simulation.meters[device.name].relays)], 1):
+        parts = [(p.site.shape, r) for p in points_of(device) for r in p.site.rounds]
+        drives = device.profile.startswith("modbus") or device.terminal.drives_closing
+        for number, (shape, part) in enumerate(parts[: len(simulation.relays_of(device.name))], 1):
             rows.append(
                 {
                     "device": device.name,
                     "round": str(number),
-                    "description": part.description or f"{device.site.shape} round {number}",
+                    "description": part.description or f"{shape} round {number}",
                     "importance": str(part.importance),
                     "typical_kw": _number(part.kw),
                     "last_test": (part.last_test or default).isoformat(),
-                    # a bare coil closes at once; meters and terminals wait for a person at the button
-                    "manual_reclose": "no" if device.profile.startswith("modbus") else "yes",
+                    # a bare coil closes at once; meters and most terminals wait for a person at the button
+                    "manual_reclose": "no" if drives else "yes",
                 }
             )
     return _csv(ROUND_COLUMNS, rows)

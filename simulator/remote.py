@@ -102,7 +102,7 @@ class Remote:
 
     def _total(self, request: dict[str, Any]) -> dict[str, Any]:
         names = self._simulation.meters
-        return {"power_kw": round(sum(self._simulation.true_power(n) for n in names), 3), "devices": len(names)}
+        return {"power_kw": round(sum(self._simulation.true_power(n) for n in names), 3), "devices": len(self._simulation.scenario.devices)}
 
     def _fault(self, request: dict[str, Any]) -> dict[str, Any]:
         self._simulation.inject(msgspec.convert(request, Fault))
@@ -112,11 +112,12 @@ class Remote:
         return {"ended": self._simulation.clear(str(request.get("name", "")), request.get("kind"))}
 
     def _press(self, request: dict[str, Any]) -> dict[str, Any]:
-        meter = self._simulation.meters.get(str(request.get("device")))
-        number = request.get("round", 1)
-        if meter is None or not isinstance(number, int) or not 1 <= number <= len(meter.relays):
+        name, number = str(request.get("device")), request.get("round", 1)
+        known = name in self._simulation.meters or name in self._simulation.terminals
+        relays = self._simulation.relays_of(name) if known else []
+        if not isinstance(number, int) or not 1 <= number <= len(relays):
             raise UsageError(tr("no such device or round", "没有该设备或轮次"))
-        return {"closed": meter.relays[number - 1].press_button(self._simulation.clock.now_us())}
+        return {"closed": relays[number - 1].press_button(self._simulation.clock.now_us())}
 
     def _backlog(self, request: dict[str, Any]) -> dict[str, Any]:
         wanted = request.get("device")

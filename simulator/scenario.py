@@ -5,6 +5,7 @@ Every fault is named with its path (`devices[3].site.shape: …`). docs/simulato
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
@@ -18,10 +19,17 @@ from ..model.lang import tr
 from ..protocols.common.errors import UsageError
 from ..protocols.modbus.maps import map_names
 from .faults import AT_START, KINDS, Fault
-from .load import Component
-from .shapes import shapes
+from .sites import PointSpec, RelaySpec, RoundSpec, SiteSpec, components_of, site_faults
+from .terminal_specs import PROTOCOL as TERMINALS
+from .terminal_specs import TerminalSpec, parse_address, point_name, ratio_faults, terminal_faults
 
-Protocol = Literal["dlt645", "modbus-tcp", "modbus-rtu", "mqtt"]
+__all__ = [
+    "BusSpec", "ClockSpec", "DeviceSpec", "Model", "PointSpec", "RelaySpec", "RoundSpec", "Scenario", "SiteSpec",
+    "TerminalSpec", "builtin_scenarios", "components_of", "fault_faults", "load_scenario", "model_of", "parse_scenario",
+    "points_of",
+]  # fmt: skip
+
+Protocol = Literal["dlt645", "modbus-tcp", "modbus-rtu", "mqtt", "qgdw1376"]
 
 
 class ClockSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -41,10 +49,14 @@ class WeatherSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
 
 class BusSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One line. kind: pty | tcp | dial | mqtt; baud 0 = replies are not paced; broker: run one inside (mqtt)."""
+    """One line. kind: pty | tcp | dial | udp | mqtt; baud 0 = replies are not paced; broker: run one inside (mqtt).
+
+    tcp listens. dial: a modem that connects and says `registration` and `heartbeat`; for terminals (qgdw1376) dial and
+    udp mean that each of them connects for itself and logs in.
+    """
 
     name: str
-    kind: Literal["pty", "tcp", "dial", "mqtt"]
+    kind: Literal["pty", "tcp", "dial", "udp", "mqtt"]
     protocol: Protocol
     baud: int = 0
     host: str = "127.0.0.1"
@@ -59,43 +71,19 @@ class BusSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     broker: bool = False
 
 
-class RoundSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One round: kW at full load behind one relay. importance: 1 goes first. last_test: date of the last live test."""
-
-    kw: float
-    description: str = ""
-    importance: int = 5
-    last_test: date | None = None
-
-
-class SiteSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The load. base_kw: flat, never behind a relay; pickup: factor just after closing, falling to 1 in pickup_s."""
-
-    shape: str
-    base_kw: float
-    rounds: tuple[RoundSpec, ...] = ()
-    power_factor: float | None = None
-    pickup: float = 1.25
-    pickup_s: float = 600.0
-    seed: int | None = None
-
-
-class RelaySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """delay_s: command to movement; human_s: permit-to-close until the button is pressed, null = never."""
-
-    delay_s: float = 0.5
-    human_s: float | None = 15.0
-    protected: bool = False
-
-
 class DeviceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One device. profile: a name of MODELS or of a Modbus register map."""
+    """One device. profile: a name of MODELS or of a Modbus register map.
+
+    A terminal has `points` with a meter and a site each, or one `site` (point 1); its rounds are numbered through them.
+    """
 
     name: str
     bus: str
     profile: str
     address: str
-    site: SiteSpec
+    site: SiteSpec | None = None
+    points: tuple[PointSpec, ...] = ()
+    terminal: TerminalSpec = TerminalSpec()
     point: str = ""
     ct_ratio: float = 1.0
     pt_ratio: float = 1.0
@@ -132,7 +120,7 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 class Model:
     """What stands behind a profile name: its protocol, edition, register map and whether it has relays."""
 
-    protocol: Literal["dlt645", "modbus", "mqtt"]
+    protocol: Literal["dlt645", "modbus", "mqtt", "qgdw1376"]
     version: str = "2007"
     map: str = ""
     relay: bool = False
@@ -146,8 +134,10 @@ MODELS: Final[dict[str, Model]] = {
     "dlt645-1997-3p": Model("dlt645", version="1997"),
     "modbus-relay": Model("modbus", map="eastron-sdm630", relay=True),
     "mqtt-v1": Model("mqtt", relay=True),
+    "qgdw1376-2013": Model(TERMINALS, version="2013"),
+    "qgdw1376-2009": Model(TERMINALS, version="2009"),
+    "qgdw1376-2005": Model(TERMINALS, version="2005"),
 }
-SECONDARY_KW_LIMIT: Final = 79.0  # XX.XXXX with a sign bit
 MAX_UNIT: Final = 255
 
 
@@ -157,6 +147,20 @@ def model_of(profile: str) -> Model | None:
     if found is None and profile in map_names():
         return Model("modbus", map=profile)
     return found
+
+
+def points_of(device: DeviceSpec) -> tuple[PointSpec, ...]:
+    """Metering points of a device; a plain device has one, under its own name."""
+    if device.points:
+        return device.points
+    assert device.site is not None  # the scenario was checked
+    model = model_of(device.profile)
+    point = PointSpec(
+        pn=1, site=device.site, name="" if model and model.protocol == TERMINALS else device.name,
+        ct_ratio=device.ct_ratio, pt_ratio=device.pt_ratio, contract_kva=device.contract_kva,
+        nominal_v=device.nominal_v, wiring=device.wiring, initial_kwh=device.initial_kwh,
+    )  # fmt: skip
+    return (point,)
 
 
 def load_scenario(path: Path) -> Scenario:
@@ -191,6 +195,8 @@ def builtin_scenarios() -> dict[str, Path]:
 
 def _shape_faults(value: object, kind: Any, path: str) -> Iterator[str]:
     """Faults of types, unknown and missing fields, all of them (msgspec alone stops at the first)."""
+    if value is not None and type(None) in get_args(kind):
+        kind = next(k for k in get_args(kind) if k is not type(None))
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         if not isinstance(value, dict):
             yield f"{path or 'scenario'}: " + tr("must be a mapping of fields", "应为字段映射")
@@ -233,6 +239,9 @@ def _meaning_faults(scenario: Scenario) -> Iterator[str]:
     for i, bus in enumerate(scenario.buses):
         yield from (f"buses[{i}].{text}" for text in _bus_faults(bus, [b.name for b in scenario.buses]))
     names = [d.name for d in scenario.devices]
+    points = Counter(point_name(d.name, p) for d in scenario.devices if _is_terminal(d) for p in points_of(d))
+    for name in sorted({n for n, count in points.items() if count > 1} | (points.keys() & {*names, *buses})):
+        yield "devices: " + tr(f"the name {name!r} of a point stands twice", f"测量点名称 {name!r} 重复")
     taken: dict[tuple[str, str], str] = {}
     for i, device in enumerate(scenario.devices):
         for text in _device_faults(device, buses, names):
@@ -241,7 +250,7 @@ def _meaning_faults(scenario: Scenario) -> Iterator[str]:
         if other != device.name:
             yield f"devices[{i}].address: " + tr(f"is already that of {other}", f"已被 {other} 使用")
     for i, fault in enumerate(scenario.faults):
-        for text in fault_faults(fault, set(names), set(buses)):
+        for text in fault_faults(fault, fault_targets(scenario), set(buses)):
             yield f"faults[{i}].{text}"
 
 
@@ -252,7 +261,9 @@ def _bus_faults(bus: BusSpec, names: list[str]) -> Iterator[str]:
         yield "protocol: " + tr("mqtt goes with kind mqtt and only with it", "mqtt 协议只能用于 mqtt 总线")
     if not 0 <= bus.port <= 65535:
         yield "port: " + tr("must be 0 to 65535", "应为 0 至 65535")
-    if bus.kind in ("dial", "mqtt") and not bus.port and not bus.broker:
+    if bus.kind == "udp" and bus.protocol != TERMINALS:
+        yield "kind: " + tr("udp is for terminals (qgdw1376)", "udp 仅用于终端 (qgdw1376)")
+    if bus.kind in ("dial", "udp", "mqtt") and not bus.port and not bus.broker:
         yield "port: " + tr("where to connect must be given", "应给出连接端口")
     if bus.symlink and bus.kind != "pty":
         yield "symlink: " + tr("is for kind pty", "仅用于 pty")
@@ -274,21 +285,27 @@ def _device_faults(device: DeviceSpec, buses: dict[str, BusSpec], names: list[st
             yield "bus: " + tr(f"{bus.name} speaks {bus.protocol}", f"{bus.name} 使用 {bus.protocol}")
         if not _address_ok(device.address, model.protocol):
             yield "address: " + tr("not an address of this protocol", "不是该规约的地址")
+    if (device.site is None) == (not device.points):
+        yield "site: " + tr("give a site (a terminal: or points)", "应给出 site (终端也可给出 points)")
+        return
+    if model and model.protocol == TERMINALS:
+        yield from terminal_faults(device.terminal, points_of(device), model.version, device.password, device.key)
+        return
+    if device.site is None:
+        yield "points: " + tr("only a terminal has several points", "仅终端可有多个测量点")
+        return
     if len(device.password) != 6 or not device.password.isdecimal():
         yield "password: " + tr("six digits", "应为六位数字")
-    if device.ct_ratio <= 0 or device.pt_ratio <= 0:
+    if model and model.protocol == "dlt645":
+        yield from ratio_faults(points_of(device)[0])
+    elif device.ct_ratio <= 0 or device.pt_ratio <= 0:
         yield "ct_ratio, pt_ratio: " + tr("must be above 0", "应大于 0")
-    elif model and model.protocol == "dlt645":
-        peak = (device.site.base_kw + sum(r.kw for r in device.site.rounds)) * 1.3
-        if peak / (device.ct_ratio * device.pt_ratio) > SECONDARY_KW_LIMIT:
-            yield "ct_ratio: " + tr(
-                f"{peak:.0f} kW do not fit the display of a meter with these ratios (79 kW secondary)",
-                f"{peak:.0f} kW 超出该变比下电能表的量程 (二次侧 79 kW)",
-            )
-    yield from (f"site.{text}" for text in _site_faults(device.site))
+    yield from (f"site.{text}" for text in site_faults(device.site))
 
 
 def _address_ok(address: str, protocol: str) -> bool:
+    if protocol == TERMINALS:
+        return parse_address(address) is not None
     if protocol == "modbus":
         return address.isdecimal() and 0 <= int(address) <= MAX_UNIT
     if protocol == "dlt645":
@@ -296,17 +313,18 @@ def _address_ok(address: str, protocol: str) -> bool:
     return bool(address) and not set(address) & set("/+# ")
 
 
-def _site_faults(site: SiteSpec) -> Iterator[str]:
-    if site.shape not in shapes():
-        yield "shape: " + tr(f"unknown; there are {', '.join(shapes())}", f"未知; 现有 {', '.join(shapes())}")
-    if site.base_kw < 0 or any(r.kw <= 0 for r in site.rounds):
-        yield "base_kw, rounds: " + tr("kW must be positive", "千瓦数应为正")
-    if len(site.rounds) > 8:
-        yield "rounds: " + tr("at most 8", "至多 8 个")
-    if site.power_factor is not None and not 0.1 <= site.power_factor <= 1:
-        yield "power_factor: " + tr("must be 0.1 to 1", "应为 0.1 至 1")
-    if not 1.0 <= site.pickup <= 5 or site.pickup_s < 0:
-        yield "pickup: " + tr("must be 1 to 5, pickup_s 0 or more", "应为 1 至 5, pickup_s 不小于 0")
+def _is_terminal(device: DeviceSpec) -> bool:
+    model = model_of(device.profile)
+    return model is not None and model.protocol == TERMINALS and (device.site is not None or bool(device.points))
+
+
+def fault_targets(scenario: Scenario) -> set[str]:
+    """Names that device faults may have as target: devices, and the meters behind terminals."""
+    out = {d.name for d in scenario.devices}
+    for device in scenario.devices:
+        if _is_terminal(device):
+            out |= {point_name(device.name, p) for p in points_of(device)}
+    return out
 
 
 def fault_faults(fault: Fault, devices: set[str], buses: set[str]) -> Iterator[str]:
@@ -332,8 +350,3 @@ def fault_faults(fault: Fault, devices: set[str], buses: set[str]) -> Iterator[s
         yield "value: " + tr(f"{fault.kind} takes none", f"{fault.kind} 不需要")
     if fault.kind in AT_START and fault.probability < 1:
         yield "probability: " + tr(f"{fault.kind} acts once, at its start", f"{fault.kind} 只在开始时发生一次")
-
-
-def components_of(site: SiteSpec) -> tuple[Component, ...]:
-    """Base first, then the rounds."""
-    return (Component(kw=site.base_kw, flat=True), *(Component(kw=r.kw) for r in site.rounds))

@@ -32,16 +32,28 @@ from .modbus import ModbusLine, ModbusSlave
 from .mqtt import MqttBus
 from .observer import Observer
 from .relay import Relay
-from .scenario import BusSpec, DeviceSpec, Scenario, components_of, fault_faults, model_of
+from .scenario import BusSpec, DeviceSpec, Scenario, fault_faults, fault_targets, model_of, points_of
 from .shapes import Weather, shapes
+from .sites import PointSpec, SiteSpec, components_of
+from .station_bus import StationBus
+from .terminal.assemble import assemble
+from .terminal.device import Installation, build_terminal
+from .terminal.factory import factory_parameters
+from .terminal.station import Station, TerminalLine
+from .terminal_specs import PROTOCOL as TERMINALS
+from .terminal_specs import groups_of, meter_address, parse_address, point_name
 from .transports import Bus, DialBus, PtyBus, TcpBus
 from .wire import Line
 
 TICK_S = 0.2
+DIALS = frozenset({"dial", "udp"})
 
 
 class Simulation:
-    """Everything of one scenario. meters, buses: by name; observer: frames on every wire."""
+    """Everything of one scenario. meters, buses, terminals: by name; observer: frames on every wire.
+
+    meters holds the meters behind terminals too, under the names of their points.
+    """
 
     def __init__(self, scenario: Scenario, clock: Clock | None = None, *, base: Path | None = None) -> None:
         self.scenario = scenario
@@ -51,17 +63,22 @@ class Simulation:
         self.meters: dict[str, SimMeter] = {}
         self.fault_sets: dict[str, FaultSet] = {}
         self.buses: dict[str, Bus] = {}
+        self.terminals: dict[str, Station] = {}
         self._specs = {d.name: d for d in scenario.devices}
         self._base = base or Path()
         self._brokers: list[Broker] = []
         self._ticker: asyncio.Task[None] | None = None
-        names = [*self._specs, *(b.name for b in scenario.buses)]
+        names = [*sorted(fault_targets(scenario)), *(b.name for b in scenario.buses)]
         self.fault_sets = {name: FaultSet(name, scenario.seed) for name in names}
         for fault in scenario.faults:
             self._arm(fault)
         origin = self._origin_us()
         for device in scenario.devices:
-            self.meters[device.name] = self._meter(device, origin)
+            model = model_of(device.profile)
+            if model is not None and model.protocol == TERMINALS:
+                self.terminals[device.name] = self._terminal(device, model.version, origin)
+            else:
+                self.meters[device.name] = self._meter(device, points_of(device)[0], device.name, origin)
         for bus in scenario.buses:
             self.buses[bus.name] = self._bus(bus)
 
@@ -75,11 +92,9 @@ class Simulation:
         local = datetime(1970, 1, 1) + timedelta(days=day_of(first))  # noqa: DTZ001
         return business_to_us(month_start(local, 2))
 
-    def _meter(self, device: DeviceSpec, origin_us: int) -> SimMeter:
-        scenario, spec = self.scenario, device.site
-        seed = spec.seed if spec.seed is not None else zlib.crc32(f"{scenario.seed}/{device.name}".encode())
-        weather = scenario.weather
-        site = Site(
+    def _site(self, spec: SiteSpec, seed: int, origin_us: int) -> Site:
+        scenario, weather = self.scenario, self.scenario.weather
+        return Site(
             components=components_of(spec),
             shape=shapes()[spec.shape],
             seed=seed,
@@ -89,9 +104,38 @@ class Simulation:
             pickup=spec.pickup,
             pickup_s=spec.pickup_s,
         )
+
+    def _meter(self, device: DeviceSpec, point: PointSpec, name: str, origin_us: int) -> SimMeter:
+        scenario, spec = self.scenario, point.site
+        seed = spec.seed if spec.seed is not None else zlib.crc32(f"{scenario.seed}/{name}".encode())
+        site = self._site(spec, seed, origin_us)
         model = model_of(device.profile)
-        faults = self.fault_sets[device.name]
-        relays = [
+        terminal = model is not None and model.protocol == TERMINALS
+        plain = device.address.zfill(12) if model and model.protocol == "dlt645" else device.address
+        relays = self._relays(device, spec, site, self.fault_sets[name]) if model and model.relay else []
+        return SimMeter(
+            name=name,
+            address=meter_address(device.address, point) if terminal else plain,
+            site=site,
+            faults=self.fault_sets[name],
+            seed=seed,
+            ct_ratio=point.ct_ratio,
+            pt_ratio=point.pt_ratio,
+            nominal_v=point.nominal_v,
+            wiring=point.wiring,
+            power_factor=spec.power_factor,
+            initial_kwh=point.initial_kwh,
+            retention_days=device.retention_days if device.retention_days is not None else scenario.past_days + 1.0,
+            password="000000" if terminal else device.password,
+            operator=device.operator,
+            key=device.key,
+            protected=device.relay.protected,
+            relays=relays,
+        )
+
+    @staticmethod
+    def _relays(device: DeviceSpec, spec: SiteSpec, site: Site, faults: FaultSet) -> list[Relay]:
+        return [
             Relay(
                 component=i + 1,
                 site=site,
@@ -101,25 +145,40 @@ class Simulation:
             )
             for i in range(len(spec.rounds))
         ]
-        return SimMeter(
-            name=device.name,
-            address=device.address.zfill(12) if model and model.protocol == "dlt645" else device.address,
-            site=site,
-            faults=faults,
-            seed=seed,
-            ct_ratio=device.ct_ratio,
-            pt_ratio=device.pt_ratio,
-            nominal_v=device.nominal_v,
-            wiring=device.wiring,
-            power_factor=spec.power_factor,
-            initial_kwh=device.initial_kwh,
-            retention_days=device.retention_days if device.retention_days is not None else scenario.past_days + 1.0,
-            password=device.password,
-            operator=device.operator,
-            key=device.key,
-            protected=device.relay.protected,
-            relays=relays if model and model.relay else [],
-        )
+
+    def _terminal(self, device: DeviceSpec, version: str, origin_us: int) -> Station:
+        """A terminal with its meters, which are known to the simulation under the names of their points."""
+        spec, points = device.terminal, points_of(device)
+        faults = self.fault_sets[device.name]
+        meters: dict[int, SimMeter] = {}
+        relays: list[Relay] = []
+        for point in points:
+            name = point_name(device.name, point)
+            meter = self._meter(device, point, name, origin_us)
+            self.meters[name] = meters[point.pn] = meter
+            relays += self._relays(device, point.site, meter.site, faults)
+        versions = {p.pn: p.version for p in points}
+        bus = next(b for b in self.scenario.buses if b.name == device.bus)
+        factory = factory_parameters(
+            version, meters, groups_of(spec, points), master=(bus.host, bus.port), heartbeat_min=spec.heartbeat_min,
+            group_addresses=spec.group_addresses, versions=versions,
+        )  # fmt: skip
+        for one in spec.parameters:
+            factory[one.fn, one.pn] = dict(one.data)
+        terminal = build_terminal(
+            device.name, version,
+            Installation(meters=meters, relays=relays, factory=factory, since_us=origin_us), faults, spec.options,
+        )  # fmt: skip
+        if device.relay.protected:
+            terminal.control.protect(0, self.start_us)
+        terminal.control.heard(self.start_us)
+        address = parse_address(device.address)
+        assert address is not None  # the scenario was checked
+        return assemble(
+            terminal, address, auth=spec.provider(version, device.password, device.key), dials=bus.kind in DIALS,
+            any_single=bus.kind == "pty", td_s=bus.td_s, heartbeat_s=spec.heartbeat_s, redial_s=spec.redial_s,
+            versions=versions,
+        )  # fmt: skip
 
     def _bus(self, spec: BusSpec) -> Bus:
         here = [d for d in self.scenario.devices if d.bus == spec.name]
@@ -127,6 +186,12 @@ class Simulation:
         if spec.kind == "mqtt":
             devices = [(self.meters[d.name], d.publish_s) for d in here]
             return MqttBus(spec.name, devices, self.clock, self.observer, faults, spec.host, spec.port, spec.topic)
+        if spec.protocol == TERMINALS and spec.kind in ("dial", "udp"):
+            stations = [self.terminals[d.name] for d in here]
+            return StationBus(
+                spec.name, stations, self.clock, self.observer, faults, spec.baud, host=spec.host, port=spec.port,
+                udp=spec.kind == "udp",
+            )  # fmt: skip
         line = self._line(spec, here)
         common = (spec.name, line, self.clock, self.observer, faults, spec.baud)
         if spec.kind == "pty":
@@ -143,6 +208,8 @@ class Simulation:
         )
 
     def _line(self, spec: BusSpec, devices: list[DeviceSpec]) -> Line:
+        if spec.protocol == TERMINALS:
+            return TerminalLine([self.terminals[d.name] for d in devices], spontaneous=spec.kind == "tcp")
         if spec.protocol == "dlt645":
             return DltLine(
                 [
@@ -218,6 +285,8 @@ class Simulation:
         for meter in self.meters.values():
             if meter.relays or meter.faults.rules:
                 meter.advance(now)
+        for station in self.terminals.values():
+            station.application.terminal.advance(now)
         for bus in self.buses.values():
             bus.tick(now)
 
@@ -229,7 +298,7 @@ class Simulation:
 
     def inject(self, fault: Fault) -> None:
         """Arm a fault now; its times count from now. UsageError names what is wrong with it."""
-        wrong = list(fault_faults(fault, set(self._specs), {b.name for b in self.scenario.buses}))
+        wrong = list(fault_faults(fault, fault_targets(self.scenario), {b.name for b in self.scenario.buses}))
         if wrong:
             raise UsageError("; ".join(wrong))
         self._arm(fault, self.clock.now_us())
@@ -244,32 +313,49 @@ class Simulation:
 
     # --- the truth --------------------------------------------------------------------------------------------
 
+    def _meters_of(self, name: str) -> list[SimMeter]:
+        """Meters of a device: its own, or those behind a terminal."""
+        station = self.terminals.get(name)
+        return list(station.application.terminal.meters.values()) if station is not None else [self.meters[name]]
+
+    def relays_of(self, name: str) -> list[Relay]:
+        """Relays of a device in the order of its rounds."""
+        station = self.terminals.get(name)
+        if station is None:
+            return self.meters[name].relays
+        return [r.relay for _, r in sorted(station.application.terminal.parts.rounds.items())]
+
     def true_power(self, name: str, at_us: int | None = None) -> float:
-        """Primary kW of a device's site."""
+        """Primary kW of a device's site (of all points of a terminal)."""
         self.advance()
-        at = self.clock.now_us() if at_us is None else at_us
-        return float(self.meters[name].site.power(np.array([at]))[0])
+        at = np.array([self.clock.now_us() if at_us is None else at_us])
+        return sum(float(meter.site.power(at)[0]) for meter in self._meters_of(name))
 
     def truth(self) -> dict[str, dict[str, object]]:
-        """For every device: power_kw, energy_kwh (primary, since the history began), rounds: kW and contact of each."""
+        """For every device: power_kw, energy_kwh (primary, since the history began), rounds: kW and contact of each.
+
+        Terminals have a `terminal` entry too: connection, protection, outputs, event counters.
+        """
         self.advance()
         now = np.array([self.clock.now_us()])
         out: dict[str, dict[str, object]] = {}
-        for name, meter in self.meters.items():
-            power = meter.site.power_by_component(now)[:, 0]
+        for name in (*self.meters, *self.terminals):
+            meters = self._meters_of(name)
             out[name] = {
-                "power_kw": round(float(power.sum()), 3),
-                "energy_kwh": round(float(meter.site.energy(now).sum()), 3),
+                "power_kw": round(sum(float(m.site.power(now)[0]) for m in meters), 3),
+                "energy_kwh": round(sum(float(m.site.energy(now).sum()) for m in meters), 3),
                 "rounds": [
                     {
-                        "kw": round(float(power[r.component]), 3),
+                        "kw": round(float(r.site.power_by_component(now)[r.component, 0]), 3),
                         "open": r.contact_open,
                         "commanded": r.commanded,
                         "permit": r.permit,
                     }
-                    for r in meter.relays
+                    for r in self.relays_of(name)
                 ],
             }
+            if name in self.terminals:
+                out[name]["terminal"] = self.terminals[name].state(int(now[0]))
         return out
 
     def past_slots(self) -> I8:

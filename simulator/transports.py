@@ -11,37 +11,52 @@ import contextlib
 import os
 import socket
 import tty
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from .clock import Clock
 from .faults import FaultSet
 from .observer import Observer
-from .wire import Line, Session
+from .wire import Line, Reply, Session, Speaker
 
 CHUNK_S = 0.01
 CARRIED = 1 << 16
 
 
-class _Channel:
+class Channel:
     """One stream of one bus: feeds the session and sends its replies after their delays, at the line's speed."""
 
-    def __init__(self, bus: Bus, write: Callable[[bytes], None]) -> None:
+    def __init__(self, bus: Bus, write: Callable[[bytes], None], line: Line | None = None) -> None:
         self._bus = bus
         self._write = write
-        self._session: Session = bus.line.session()
+        self._session: Session = (line or bus.line).session()
         self._timers: set[asyncio.TimerHandle] = set()
         self.closed = False
 
     def receive(self, data: bytes) -> None:
         bus = self._bus
         now = bus.clock.now_us()
-        if bus.faults.active("half_open", now) or bus.faults.active("unplugged", now):
+        if bus.cut(now):
             return
         bus.observer.see(now, bus.name, "in", "", data)
         incoming = len(data) * bus.byte_s
         for reply in self._session.receive(data, now):
             self._later(incoming + reply.delay_s, reply.data, reply.device)
+
+    def poll(self, now_us: int) -> None:
+        """Send what the devices say without being asked."""
+        if isinstance(self._session, Speaker) and not self._bus.cut(now_us):
+            self.say(self._session.poll(now_us))
+
+    def say(self, replies: Iterable[Reply]) -> None:
+        """Send something that nobody asked for."""
+        for reply in replies:
+            self._later(reply.delay_s, reply.data, reply.device)
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is still to be sent."""
+        return bool(self._timers)
 
     def _later(self, delay_s: float, data: bytes, device: str) -> None:
         loop = asyncio.get_running_loop()
@@ -67,7 +82,7 @@ class _Channel:
     def _send(self, part: bytes, device: str) -> None:
         bus = self._bus
         now = bus.clock.now_us()
-        if self.closed or bus.faults.active("half_open", now) or bus.faults.active("unplugged", now):
+        if self.closed or bus.cut(now):
             return
         bus.observer.see(now, bus.name, "out", device, part)
         self._write(part)
@@ -108,6 +123,10 @@ class Bus:
     def tick(self, now_us: int) -> None:
         """Called a few times a second: carry out faults that nobody's bytes trigger."""
 
+    def cut(self, now_us: int) -> bool:
+        """Whether nothing passes (half_open, unplugged)."""
+        return bool(self.faults.active("half_open", now_us) or self.faults.active("unplugged", now_us))
+
 
 class PtyBus(Bus):
     """A serial line as a pseudo-terminal. `symlink`: a path that will point to the terminal's slave side."""
@@ -120,7 +139,7 @@ class PtyBus(Bus):
         self._symlink = symlink
         self._master = self._slave = -1
         self._path = ""
-        self._channel: _Channel | None = None
+        self._channel: Channel | None = None
 
     @property
     def endpoint(self) -> str:
@@ -136,7 +155,7 @@ class PtyBus(Bus):
             self._symlink.parent.mkdir(parents=True, exist_ok=True)
             self._symlink.unlink(missing_ok=True)
             self._symlink.symlink_to(self._path)
-        self._channel = _Channel(self, self._write)
+        self._channel = Channel(self, self._write)
         asyncio.get_running_loop().add_reader(self._master, self._readable)
 
     def _readable(self) -> None:
@@ -169,7 +188,7 @@ class _Connection(asyncio.Protocol):
 
     def __init__(self, bus: TcpBus | DialBus) -> None:
         self.bus = bus
-        self.channel: _Channel | None = None
+        self.channel: Channel | None = None
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -178,7 +197,7 @@ class _Connection(asyncio.Protocol):
         if self.bus.faults.active("unplugged", self.bus.clock.now_us()):
             transport.abort()
             return
-        self.channel = _Channel(self.bus, transport.write)
+        self.channel = Channel(self.bus, transport.write)
         self.bus.connections.add(self)
         self.bus.connected(self)
 
@@ -214,6 +233,9 @@ class _SocketBus(Bus):
         if self.connections and self.faults.active("unplugged", now_us):
             for connection in list(self.connections):
                 connection.abort()
+        for connection in self.connections:
+            if connection.channel:
+                connection.channel.poll(now_us)
 
 
 class TcpBus(_SocketBus):

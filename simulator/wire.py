@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,14 @@ class Session(Protocol):
 
     def receive(self, data: bytes, now_us: int) -> list[Reply]:
         """Bytes from the master; what the devices answer."""
+
+
+@runtime_checkable
+class Speaker(Protocol):
+    """A session whose devices speak without being asked."""
+
+    def poll(self, now_us: int) -> list[Reply]:
+        """What they have to say now."""
 
 
 class Line(Protocol):

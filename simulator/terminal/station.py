@@ -48,6 +48,27 @@ class Station:
         terminal = self.application.terminal
         return not terminal.powered or terminal.parts.faults.active("restart", now_us) is not None
 
+    def state(self, now_us: int) -> dict[str, object]:
+        """What a bench wants to know about it."""
+        terminal = self.application.terminal
+        control = terminal.control
+        return {
+            "link": self.link.state if self.link is not None else "open",
+            "logins": self.link.logins if self.link is not None else 0,
+            "powered": terminal.powered,
+            "protected": control.protected,
+            "clock_offset_s": round(terminal.parts.clock.offset_us(now_us) / US, 3),
+            "remote": sorted(control.remote.outputs),
+            "power": {g: sorted(p.tripped) for g, p in control.power.items() if p.tripped},
+            "energy": {
+                g: {k: list(one.tripped) for k, one in e.kinds.items() if one.tripped}
+                for g, e in control.energy.items()
+                if any(one.tripped for one in e.kinds.values())
+            },
+            "alarms": sorted(control.remote.alarms | {p.alarm_round for p in control.power.values() if p.alarm_round}),
+            "events": list(terminal.parts.events.counters),
+        }
+
     def receive(self, frame: Frame, now_us: int) -> list[Reply]:
         """A frame on the terminal's wire, for it or not."""
         terminal = self.application.terminal
