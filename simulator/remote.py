@@ -102,7 +102,10 @@ class Remote:
 
     def _total(self, request: dict[str, Any]) -> dict[str, Any]:
         names = self._simulation.meters
-        return {"power_kw": round(sum(self._simulation.true_power(n) for n in names), 3), "devices": len(self._simulation.scenario.devices)}
+        return {
+            "power_kw": round(sum(self._simulation.true_power(n) for n in names), 3),
+            "devices": len(self._simulation.scenario.devices),
+        }
 
     def _fault(self, request: dict[str, Any]) -> dict[str, Any]:
         self._simulation.inject(msgspec.convert(request, Fault))
