@@ -40,11 +40,11 @@ def test_the_command_prints_the_page() -> None:
     assert result.exit_code == 0 and result.output == reference("zh")
 
 
-def test_what_an_operator_sets_has_a_chinese_label() -> None:
-    names: set[str] = set()
-    for row in table().rows:
-        if {4, 5, 14} & set(row.afn):
-            names.update(*(every_key(v.nodes) for v in row.fields.variants))
-    names = {n for n in names if not n.endswith(("_spare", "_hex", "_raw"))}
+def test_every_field_and_note_is_there_in_chinese() -> None:
+    layouts = [one for row in table().rows for one in (row.fields, row.request)] + [row.fields for row in table().ercs]
+    names = {name for layout in layouts for variant in layout.variants for name in every_key(variant.nodes)}
+    names = {n for n in names if not n.endswith(("_spare", "_mask_hex", "_raw"))}
     assert not names - set(chinese())
+    assert not [r.name for r in table().rows if r.note and not r.note_zh]
+    assert not [r.name for r in table().ercs if r.note and not r.note_zh]
     assert label("pt_ratio", "zh") == "电压互感器倍率 pt_ratio" and label("pt_ratio", "en") == "pt_ratio"
