@@ -285,8 +285,10 @@ class Owner:
         if transport is not None:
             transport.close()
         was_up = self.is_up
-        if was_up:
-            log.info("%s: %s", self.line.name, reason)
+        if was_up:  # of terminals that dial in there are thousands, and a history of their own
+            log.log(
+                logging.INFO if self.opens or self._front is None else logging.DEBUG, "%s: %s", self.line.name, reason
+            )
         self._opening = False
         self.reason = reason
         self.line.down(self._clock.now_us(), reason)

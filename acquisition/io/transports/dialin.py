@@ -22,7 +22,7 @@ from ...dialin import DialIn, Identity, Rejected, strip_text
 from ...link import Station
 from ..clock import Clock
 from .base import Guard, Listener, Transport
-from .tcp import WRITE_LIMIT, watch_peer
+from .tcp import HEARTBEATS, KEEP_ALIVE, WRITE_LIMIT, watch_peer
 
 log = logging.getLogger(__name__)
 
@@ -325,7 +325,7 @@ class DialInServer(asyncio.DatagramProtocol):
         sock.setblocking(False)
         caller = TcpCaller(self._guard, self)
         try:
-            watch_peer(sock)
+            watch_peer(sock, HEARTBEATS if self.config.protocol == "qgdw1376" else KEEP_ALIVE)
             await asyncio.get_running_loop().connect_accepted_socket(lambda: caller, sock)
         except (OSError, asyncio.CancelledError) as error:
             sock.close()

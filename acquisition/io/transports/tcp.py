@@ -1,14 +1,16 @@
 """TCP client: serial servers, Modbus TCP gateways. An asyncio.Protocol with slots, no task while connected.
 
-Half-open peers (gone without FIN): on a silent connection the kernel's keep-alive gives up after 30 + 3 x 10 s and
-unacknowledged bytes after 30 s (TCP_USER_TIMEOUT); while requests go unanswered the line itself gives up after the
-link's `half_open_s` (link.py). Closing is always `abort`: nothing lingers in a buffer for a peer that is not there.
+Half-open peers (gone without FIN): on a silent connection the kernel's keep-alive gives up after 30 + 3 x 10 s, and on
+unacknowledged bytes after the same 60 s (TCP_USER_TIMEOUT; a shorter one would end it at the first probe that is lost);
+while requests go unanswered the line itself gives up after the link's `half_open_s` (link.py). Closing is always
+`abort`: nothing lingers in a buffer for a peer that is not there.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Sequence
 from typing import cast
 
 from ....model.lang import tr
@@ -23,13 +25,18 @@ KEEP_ALIVE = (
     (socket.IPPROTO_TCP, "TCP_KEEPIDLE", 30),
     (socket.IPPROTO_TCP, "TCP_KEEPINTVL", 10),
     (socket.IPPROTO_TCP, "TCP_KEEPCNT", 3),
-    (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", 30_000),
+    (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", 60_000),
 )
+HEARTBEATS = (
+    (socket.IPPROTO_TCP, "TCP_NODELAY", 1),
+    (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", 120_000),
+)
+"""For peers that send heartbeats: probes of the kernel's would only cost mobile traffic and break slow connections."""
 
 
-def watch_peer(sock: socket.socket) -> None:
+def watch_peer(sock: socket.socket, options: Sequence[tuple[int, str, int]] = KEEP_ALIVE) -> None:
     """Keep-alive and user time-out, where the system has them."""
-    for level, name, value in KEEP_ALIVE:
+    for level, name, value in options:
         option = getattr(socket, name, None)
         if option is not None:
             sock.setsockopt(level, option, value)
