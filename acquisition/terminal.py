@@ -183,17 +183,19 @@ class TerminalSession:
         return found
 
     def events_read(self, kind: Events, start: int, end: int) -> None:
-        """Events [start, end) were read and stored, in a conversation or from a report (pointers of AFN 0E).
-
-        A report of a later event leaves a hole before it open: only what follows on is counted as read.
-        """
+        """Events [start, end) were read and stored (pointers of AFN 0E); behind a hole they do not count."""
+        place = self.ec1_read if kind is Events.IMPORTANT else self.ec2_read
+        if place is not None and place != start:
+            return
         if kind is Events.IMPORTANT:
-            if self.ec1_read is None or self.ec1_read == start:
-                self.ec1_read = end
-            if self.ec1_read == self.ec1:
-                self.acd = False
-        elif kind is Events.ORDINARY and (self.ec2_read is None or self.ec2_read == start):
+            self.ec1_read = end
+            self.acd = self.acd and end != self.ec1
+        else:
             self.ec2_read = end
+
+    def goes_on(self, kind: Events, start: int) -> bool:
+        """Whether events from `start` on, reported unasked, follow on those that were read."""
+        return start == (self.ec1_read if kind is Events.IMPORTANT else self.ec2_read)
 
     # -- for the demultiplexer ----------------------------------------------------------------------------------------
 

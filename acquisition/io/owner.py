@@ -179,8 +179,8 @@ class Owner:
                 if not self._transport.send(station, data):
                     line.refused(now_us)
                     self._alarms.at(self, now_s, now_s)
-                elif station.session is not None:
-                    station.session.sent(len(data), now_us)
+                else:
+                    _count_sent(station, len(data), now_us)
         except Exception as error:  # noqa: BLE001 - outermost edge: a fault in one exchange must not end the others
             self._bug(error)
         if line.vanished(now_s):
@@ -233,8 +233,7 @@ class Owner:
             return
         if transport.send(station, data):
             line.interjected(len(data), self._clock.monotonic_s())
-            if station.session is not None:
-                station.session.sent(len(data), self._clock.now_us())
+            _count_sent(station, len(data), self._clock.now_us())
 
     def _demultiplex(self, front: Front, data: bytes, now_s: float, now_us: int) -> bool:
         """Frames of terminals; True when one was an answer, which is the line's matter."""
@@ -314,3 +313,10 @@ class Owner:
         self.line.failed(self._clock.now_us(), f"{type(error).__name__}: {error}")
         now_s = self._clock.monotonic_s()
         self._alarms.at(self, now_s, now_s)
+
+
+def _count_sent(station: Station, size: int, now_us: int) -> None:
+    """Traffic of the terminal, or of the one that carries the device."""
+    session = station.via.session if station.via is not None else station.session
+    if session is not None:
+        session.sent(size, now_us)
