@@ -357,7 +357,7 @@ def half_hour(text: str) -> int:
 
 def windows(text: str) -> list[Window]:
     """The parts of a day, ascending and apart; UsageError for anything else."""
-    found = []
+    found: list[Window] = []
     for part in re.split(r"[,，]", text):
         span, sign, kw = part.strip().partition("@")
         begin, dash, end = span.partition("-")

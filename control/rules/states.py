@@ -85,6 +85,7 @@ class Event(StrEnum):
     NOT_PROVEN = "not_proven"
     FELL_BY_ITSELF = "fell_by_itself"
     TIME_OVER = "time_over"
+    LOST = "lost"
     RELEASE_ACK = "release_ack"
     LOAD_BACK = "load_back"
     CLOSE = "close"
@@ -129,6 +130,7 @@ TRANSITIONS: Final[Mapping[tuple[State, Event], State]] = MappingProxyType(
         (_S.CHECKING, _E.PASS): _S.SELECTED,
         (_S.CHECKING, _E.BLOCK): _S.BLOCKED,
         (_S.CHECKING, _E.CANCEL): _S.CANCELLED,
+        (_S.CHECKING, _E.CLOSE): _S.CLOSED,
         # After a restart a person looks again: what was asked for an unknown time ago is not carried out by itself.
         (_S.CHECKING, _E.RECOVER): _S.BLOCKED,
         (_S.BLOCKED, _E.RESUBMIT): _S.SUBMITTED,
@@ -183,6 +185,10 @@ TRANSITIONS: Final[Mapping[tuple[State, Event], State]] = MappingProxyType(
         (_S.EFFECTIVE, _E.SUPERSEDE): _S.SUPERSEDED,
         (_S.EFFECTIVE, _E.TIME_OVER): _S.AUTO_RELEASED,
         (_S.EFFECTIVE, _E.CLOSE): _S.CLOSED,
+        # The device came back and does not hold it any more: nothing is sent again, people decide.
+        (_S.VERIFYING, _E.LOST): _S.INEFFECTIVE,
+        (_S.EFFECTIVE, _E.LOST): _S.INEFFECTIVE,
+        (_S.PARTIAL, _E.LOST): _S.INEFFECTIVE,
         (_S.PARTIAL, _E.RELEASE): _S.RELEASING,
         (_S.PARTIAL, _E.SUPERSEDE): _S.SUPERSEDED,
         (_S.PARTIAL, _E.TIME_OVER): _S.AUTO_RELEASED,
@@ -198,12 +204,23 @@ TRANSITIONS: Final[Mapping[tuple[State, Event], State]] = MappingProxyType(
     }
 )
 
+_LOAD: Final = frozenset({Effect.CUT, Effect.LIMIT, Effect.ENERGY})
 # Steps that only some effects may take; what is not listed is open to all.
 ONLY: Final[Mapping[tuple[State, Event], frozenset[Effect]]] = MappingProxyType(
     {
         # a state that was set needs nobody to hold it; a state that was not set is not held either
         (_S.EFFECTIVE, _E.CLOSE): frozenset({Effect.STATE}),
+        # the device has no such state: what the server keeps of it is all there is
+        (_S.CHECKING, _E.CLOSE): frozenset({Effect.STATE}),
         (_S.VERIFYING, _E.FAIL): frozenset({Effect.STATE}),
+        **dict.fromkeys(
+            (
+                (s, e)
+                for s, e in TRANSITIONS
+                if e in (_E.PROVEN_PART, _E.NOT_PROVEN, _E.FELL_BY_ITSELF, _E.LOST, _E.TIME_OVER, _E.SUPERSEDE)
+            ),
+            _LOAD,
+        ),
         # nobody loses supply by a state that is not known: a person may give up asking for it
         (_S.UNKNOWN, _E.CANCEL): frozenset({Effect.STATE}),
         (_S.VERIFYING, _E.CANCEL): frozenset({Effect.STATE}),

@@ -23,9 +23,10 @@ from fuhe.control.audit import Actor
 from fuhe.control.commands import Command
 from fuhe.control.config import ControlConfig
 from fuhe.control.executor import Executor
-from fuhe.control.ports import DeviceFacts, PowerWindow, target_of
-from fuhe.model.control import ActionKind, ControlAction, ControlAnswer, FrameLog, SwitchState
+from fuhe.control.ports import DeviceFacts, Epoch, PowerWindow, target_of
+from fuhe.model.control import ActionKind, ControlAction, ControlAnswer, FrameLog, Setting, Spot, SwitchState
 from fuhe.model.times import DAY_US, US, from_us
+from fuhe.protocols.common.errors import UsageError
 from fuhe.storage.database import Database
 
 PASSWORD = "correct horse"
@@ -54,7 +55,8 @@ class FakeRound:
 
 
 FACTS = DeviceFacts(
-    can_control=True, has_protection=True, has_clock=True, has_setpoint=False, keys_ok=True, model_known=True
+    can_control=True, has_protection=True, has_exclusion=False, has_clock=True, has_setpoint=False, keys_ok=True,
+    model_known=True,
 )
 
 
@@ -136,11 +138,17 @@ class FakeField:
         key = "other" if device.mode == "wrong_id" else action.id
         return ControlAnswer(action_id=key, sent=True, acknowledged=True, frames=frames)
 
-    async def read_state(self, device_id: int, round: int) -> SwitchState | None:
+    def settings(self, device_id: int, action: ControlAction) -> tuple[Setting, ...]:
+        raise UsageError("no such control")
+
+    def epoch(self, device_id: int) -> Epoch | None:
+        return None
+
+    async def read_state(self, device_id: int, spot: Spot) -> SwitchState | None:
         device = self.devices[device_id]
         if device.reads != "good":
             return None
-        relay = device.rounds[round]
+        relay = device.rounds[spot.round]
         return SwitchState(
             time_us=self.clock(), open=relay.open, command_trip=relay.blocked, protected=device.protected, alarm=False
         )
@@ -339,8 +347,7 @@ class World:
         self.executor = self.new_executor()
 
     def kill(self, executor: Executor) -> None:
-        executor._thread.shutdown(wait=True)
-        executor._drop_connection()
+        executor._groups.close()
 
     def close(self) -> None:
         self.kill(self.executor)
