@@ -204,7 +204,7 @@ def execute(app: App, name: str, yes: bool, as_json: bool) -> None:
         found = orders.find(conn, name)
         waiting = [c for c in commands.commands(conn, order_id=found.id, live=True) if c.state is State.APPROVED]
         step, devices = list[Command](), set[int]()
-        for c in sorted(waiting, key=lambda c: c.position):
+        for c in sorted(waiting, key=lambda c: c.position or 0):
             if c.device_id in devices or len(devices) < app.config.control.step_limit_terminals:
                 devices.add(c.device_id)
                 step.append(c)

@@ -13,8 +13,9 @@ from enum import StrEnum
 class ActionKind(StrEnum):
     """Means of control. READ_STATE and READ_SETTINGS change nothing.
 
-    *_ON and *_OFF of period (时段控), rest (厂休控), suspension (营业报停控), float (当前功率下浮控), month (月电控) and
-    purchase (购电控) engage and release a control of a total-sum group; protect is 保电, exclude 剔除, remind 催费告警.
+    *_ON and *_OFF of period (时段控), rest (厂休控), suspension (营业报停控), float (当前功率下浮控), month (月电控)
+    and purchase (购电控) engage and release a control of a total-sum group; protect is 保电, exclude 剔除, remind
+    催费告警.
     """
 
     TRIP = "trip"
@@ -49,8 +50,8 @@ class ActionKind(StrEnum):
 class Spot:
     """What of a device a command or a question is about; numbers count from 1.
 
-    round: the trip relay; group: the total-sum group; rounds: all rounds that may open; contact: the state input that is
-    wired to the switch of `round` as feedback, 0 = none, negative = the input is closed while the switch is open.
+    round: the trip relay; group: the total-sum group; rounds: all rounds that may open; contact: the state input that
+    is wired to the switch of `round` as feedback, 0 = none, negative = the input is closed while the switch is open.
     """
 
     round: int = 1
@@ -95,9 +96,9 @@ class ControlAction:
     """One command to one device. `id` is the command's idempotency key (chapter 9.3).
 
     valid_until_us: UTC µs after which the device must refuse it (device formats that carry it); `round` counts from 1;
-    group, rounds, contact: as in `Spot`; alarm_min: minutes of sound before the trip; limit_half_hours: 0 = no automatic
-    release; params: what else the kind takes (control/rules/kinds.py); settings: what WRITE_SETTINGS writes and reads
-    back, or READ_SETTINGS reads.
+    group, rounds, contact: as in `Spot`; alarm_min: minutes of sound before the trip; limit_half_hours: 0 = no
+    automatic release; params: what else the kind takes (control/rules/kinds.py); settings: what WRITE_SETTINGS writes
+    and reads back, or READ_SETTINGS reads.
     """
 
     id: str
@@ -117,10 +118,10 @@ class ControlAction:
 class SwitchState:
     """State as the device reported it at `time_us` (our clock). None = the device does not tell.
 
-    open: position of the switch by its contact; command_trip: the device holds the round open; outputs: all rounds that
-    it holds open, by whatever control; engaged: controls engaged on the group ("period", "float", ...); limit_kw: limit
-    in force there; power_kw: the group's power, primary kW; setpoint_kw: security setpoint (保安定值); excluded, remind:
-    the terminal's other states; clock_offset_s: its clock minus ours.
+    open: position of the switch by its contact; command_trip: the device holds the round open; outputs: all rounds
+    that it holds open, by whatever control; engaged: controls engaged on the group ("period", "float", ...); limit_kw:
+    limit in force there; power_kw: the group's power, primary kW; setpoint_kw: security setpoint (保安定值); excluded,
+    remind: the terminal's other states; clock_offset_s: its clock minus ours.
     """
 
     time_us: int

@@ -55,7 +55,12 @@ class FakeRound:
 
 
 FACTS = DeviceFacts(
-    can_control=True, has_protection=True, has_exclusion=False, has_clock=True, has_setpoint=False, keys_ok=True,
+    can_control=True,
+    has_protection=True,
+    has_exclusion=False,
+    has_clock=True,
+    has_setpoint=False,
+    keys_ok=True,
     model_known=True,
 )
 

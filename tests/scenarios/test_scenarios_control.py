@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from fuhe.control import audit, commands, orders, releases
+from fuhe.control import audit, orders, releases
 from fuhe.control.rules.states import State
 
 Make = Callable[..., Any]
