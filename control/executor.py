@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
@@ -41,7 +40,7 @@ from .rules.states import State
 log = logging.getLogger(__name__)
 
 LEASE: Final = 0x66756865_0003
-RETURNED_S: Final = 5.0
+RETURNED_US: Final = 5 * US
 MOVES: Final = 14
 NORMAL, NO_CONTROL = "NORMAL", "NO-CONTROL"
 EMPTY: Final = PowerWindow(np.zeros(0, np.int64), np.zeros(0, np.float64), np.zeros(0, np.int16))
@@ -140,7 +139,7 @@ class Executor:
         self._failure: BaseException | None = None
         self._epochs: dict[int, Epoch] = {}
         self._contacts: dict[int, int] = {}
-        self._returned_s = -math.inf
+        self._returned_us = 0
         self.mode = NO_CONTROL
         self.reason = tr("not started", "未启动")
         c = config
@@ -335,9 +334,9 @@ class Executor:
 
     async def _come_back(self, busy: Mapping[int, object]) -> list[int]:
         """Devices with rounds whose session began anew and that nothing else is done with now; a few a step."""
-        if self._elapsed() - self._returned_s < RETURNED_S:
+        if self._now() - self._returned_us < RETURNED_US:
             return []
-        self._returned_s = self._elapsed()
+        self._returned_us = self._now()
         found = []
         for device_id in await self._groups.alone(_controllable):
             if device_id in busy or device_id in self._tasks:
@@ -346,7 +345,7 @@ class Executor:
             if epoch is not None and self._epochs.get(device_id) != epoch:
                 found.append(device_id)
                 if len(found) >= self._config.reconcile_devices:
-                    self._returned_s = -math.inf  # there may be more
+                    self._returned_us = 0  # there may be more
                     break
         return found
 
