@@ -13,8 +13,11 @@ import yaml
 
 from ..model.lang import tr
 from ..protocols.common.errors import UsageError
-from ..simulator.emit import emit
+from ..simulator.clock import ScaledClock
+from ..simulator.emit import emit, emit_fleet
 from ..simulator.fleet import fleet as make_fleet
+from ..simulator.light import LightWorld
+from ..simulator.light_fleet import LightFleet
 from ..simulator.remote import Remote
 from ..simulator.scenario import Scenario, builtin_scenarios, load_scenario, points_of
 from ..simulator.simulation import Simulation
@@ -148,8 +151,15 @@ def _announce(simulation: Simulation, remote: Remote | None, written: list[Path]
     click.echo(tr("running; Ctrl-C ends it", "运行中, Ctrl-C 结束"))
 
 
-@sim.command(help=tr("Write a scenario with many devices.", "生成包含大量设备的场景。"))
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@sim.command(
+    help=tr(
+        "Write a scenario with many devices to FILE; or, with --terminals and --connect, run as many light terminals "
+        "(Q/GDW 1376.1) that dial in and answer, until --duration or Ctrl-C.",
+        "生成包含大量设备的场景 FILE; 或以 --terminals 和 --connect 运行大量轻量终端 (Q/GDW 1376.1), "
+        "直至 --duration 或 Ctrl-C。",
+    )
+)
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False), required=False)
 @click.option("--count", type=int, default=100, show_default=True, help=tr("devices", "设备数"))
 @click.option(
     "--kind", type=click.Choice(["dlt645", "modbus-tcp", "modbus-rtu", "mqtt"]), default="modbus-tcp", show_default=True
@@ -161,8 +171,84 @@ def _announce(simulation: Simulation, remote: Remote | None, written: list[Path]
 @click.option(
     "--port", type=click.IntRange(1, 65535), default=1883, show_default=True, help=tr("broker (mqtt)", "MQTT 代理端口")
 )
+@click.option("--terminals", type=click.IntRange(1, 200_000), help=tr("light terminals to run", "运行的轻量终端数"))
+@click.option("--points", type=click.IntRange(1, 2040), default=1, show_default=True,
+              help=tr("measuring points behind each terminal", "每台终端的测量点数"))  # fmt: skip
+@click.option(
+    "--meters", type=click.IntRange(1), help=tr("meters in all, instead of --points", "电能表总数, 代替 --points")
+)
+@click.option("--connect", metavar="HOST:PORT", help=tr("the master's listener", "主站监听地址"))
+@click.option("--udp", is_flag=True, help=tr("datagrams instead of connections", "使用 UDP"))
+@click.option("--login-rate", type=click.FloatRange(min=0), default=500.0, show_default=True,
+              help=tr("logins begun in a second, 0 = all at once", "每秒登录数, 0 = 同时"))  # fmt: skip
+@click.option("--heartbeat", type=click.FloatRange(min=0), default=300.0, show_default=True,
+              help=tr("seconds between heartbeats, 0 = none", "心跳周期 (秒), 0 = 无"))  # fmt: skip
+@click.option("--edition", type=click.Choice(["2005", "2009", "2013"]), default="2013", show_default=True)
+@click.option("--region", default="3301", show_default=True, help=tr("administrative code", "行政区划码"))
+@click.option("--first", type=click.IntRange(1, 65_534), default=1, show_default=True,
+              help=tr("address of the first terminal", "首台终端地址"))  # fmt: skip
+@click.option("--buffer", type=click.IntRange(64, 16_383), default=1024, show_default=True,
+              help=tr("longest user data of an answer's frame", "应答帧用户数据最大长度"))  # fmt: skip
+@click.option("--duration", type=click.FloatRange(min=0), help=tr("end after so many seconds", "运行若干秒后结束"))
+@click.option("--emit", "directory", type=click.Path(path_type=Path, file_okay=False),
+              help=tr("write devices.csv and links.yaml for the master", "写出主站所需的设备清单和链路"))  # fmt: skip
+@json_option
 @reported
-def fleet(file: Path, count: int, kind: Any, per_bus: int, past_days: int, seed: int, pty: bool, port: int) -> None:
-    tree = make_fleet(count, kind, per_bus=per_bus, seed=seed, past_days=past_days, port=port, pty=pty)
-    file.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
-    click.echo(tr(f"{file}: {count} devices", f"{file}: {count} 台设备"))
+def fleet(
+    file: Path | None, count: int, kind: Any, per_bus: int, past_days: int, seed: int, pty: bool, port: int,
+    terminals: int | None, points: int, meters: int | None, connect: str | None, as_json: bool,
+    directory: Path | None, duration: float | None, **options: Any,
+) -> None:  # fmt: skip
+    if (terminals is None) == (file is None):
+        raise UsageError(tr("give FILE, or --terminals with --connect", "请给出 FILE, 或 --terminals 与 --connect"))
+    if file is not None:
+        tree = make_fleet(count, kind, per_bus=per_bus, seed=seed, past_days=past_days, port=port, pty=pty)
+        file.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
+        click.echo(tr(f"{file}: {count} devices", f"{file}: {count} 台设备"))
+        return
+    assert terminals is not None
+    host, _, number = (connect or "").rpartition(":")
+    if not host or not number.isdecimal() or not 0 < int(number) < 65_536:
+        raise UsageError(tr("--connect wants HOST:PORT of the master's listener", "--connect 应为主站监听的 HOST:PORT"))
+    if meters is not None:
+        points = max(round(meters / terminals), 1)
+    world = LightWorld(
+        ScaledClock(), points=points, edition=options["edition"], seed=seed, past_days=max(past_days, 1),
+        buffer=options["buffer"],
+    )  # fmt: skip
+    made = LightFleet(
+        world, terminals, host, int(number), udp=options["udp"], login_rate=options["login_rate"],
+        heartbeat_s=options["heartbeat"], region=options["region"], first=options["first"],
+    )  # fmt: skip
+    for path in emit_fleet(made, f"qgdw1376-{options['edition']}", directory) if directory else ():
+        click.echo(tr(f"wrote {path}", f"已写出 {path}"), err=as_json)
+    asyncio.run(_run_fleet(made, duration, as_json))
+
+
+async def _run_fleet(fleet: LightFleet, duration: float | None, as_json: bool) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    if duration is not None:
+        loop.call_later(duration, stop.set)
+    await fleet.run(stop, None if as_json else lambda: _progress(fleet))
+    if as_json:
+        print_json(fleet.summary())
+    else:
+        click.echo()
+        for key, value in fleet.summary().items():
+            click.echo(f"{key:<22} {value}")
+
+
+def _progress(fleet: LightFleet) -> None:
+    f = fleet.figures
+    asked = sum(f.requests.values())
+    click.echo(
+        tr(
+            f"{f.logged_in} of {len(fleet.terminals)} logged in, {f.heartbeats} heartbeats, {asked} requests, "
+            f"{f.frames_out} frames out, {f.trips} trips, {f.closed} connections lost",
+            f"{f.logged_in}/{len(fleet.terminals)} 台已登录, 心跳 {f.heartbeats}, 请求 {asked}, 应答帧 {f.frames_out}, "
+            f"跳闸 {f.trips}, 断开 {f.closed}",
+        )
+    )

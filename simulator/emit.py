@@ -15,10 +15,11 @@ from pathlib import Path
 import yaml
 
 from ..model.times import BUSINESS_ZONE, from_us
+from .light_fleet import LightFleet
 from .mqtt import MqttBus
 from .scenario import BusSpec, DeviceSpec, points_of
 from .simulation import Simulation
-from .sites import PointSpec
+from .sites import PointSpec, SiteSpec
 from .terminal_specs import PROTOCOL as TERMINALS
 from .terminal_specs import groups_of, point_name
 from .transports import Bus, TcpBus
@@ -27,6 +28,7 @@ DEVICE_COLUMNS = (
     "name", "link", "profile", "address", "point", "pn", "kind", "ct_ratio", "pt_ratio", "contract_kva", "nominal_v",
     "wiring", "enabled", "secret", "options",
 )  # fmt: skip
+_NO_SITE = SiteSpec(shape="flat", base_kw=0)
 UNPACED_BAUD = 115_200  # what a master may reckon with where the simulator does not pace
 ROUND_COLUMNS = ("device", "round", "description", "importance", "typical_kw", "last_test", "manual_reclose")
 
@@ -125,6 +127,37 @@ def _group_row(device: str, group: int) -> dict[str, str]:
         "point": f"{device}-group-{group}", "pn": str(group), "kind": "group", "ct_ratio": "1", "pt_ratio": "1",
         "contract_kva": "", "nominal_v": "", "wiring": "3P4W",
     }  # fmt: skip
+
+
+def fleet_csv(fleet: LightFleet, link: str, profile: str, since: str) -> str:
+    """The device list of a fleet of light terminals."""
+    rows: list[dict[str, str]] = []
+    for terminal, address in fleet.members():
+        common = {
+            "name": f"terminal-{terminal.number:06d}", "link": link, "profile": profile,
+            "address": f"{address.a1}-{address.a2}", "enabled": "yes", "secret": "",
+            "options": f"simulated=1;since={since}",
+        }  # fmt: skip
+        for pn in range(1, fleet.world.points + 1):
+            point = PointSpec(pn=pn, site=_NO_SITE, ct_ratio=fleet.world.meter(address.a2, pn).ct_ratio)
+            rows.append(common | _point_row(f"terminal-{terminal.number:06d}-{pn}", point))
+    return _csv(DEVICE_COLUMNS, rows)
+
+
+def emit_fleet(fleet: LightFleet, profile: str, directory: Path) -> list[Path]:
+    """devices.csv and links.yaml (a listener on the port that the fleet dials) for a master; their paths."""
+    directory.mkdir(parents=True, exist_ok=True)
+    world = fleet.world
+    oldest = world.clock.now_us() - world.template.options.curve_days * 86_400_000_000
+    since = str(from_us(oldest).astimezone(BUSINESS_ZONE).date() + timedelta(days=1))
+    link = {
+        "name": "fleet", "kind": "listen-udp" if fleet.udp else "listen-tcp", "host": fleet.host,
+        "port_no": fleet.port, "protocol": TERMINALS,
+    }  # fmt: skip
+    files = {"devices.csv": fleet_csv(fleet, "fleet", profile, since), "links.yaml": _yaml({"links": [link]})}
+    for name, text in files.items():
+        (directory / name).write_text(text, encoding="utf-8")
+    return [directory / name for name in files]
 
 
 def secrets(simulation: Simulation) -> dict[str, dict[str, str]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -13,8 +15,9 @@ import pytest
 
 from fuhe.model.times import US
 from fuhe.protocols.qgdw1376.auth import AuthProvider
-from fuhe.protocols.qgdw1376.frame import Address, Frame, cut
-from fuhe.protocols.qgdw1376.message import Message, build, parse, request
+from fuhe.protocols.qgdw1376.edition import edition
+from fuhe.protocols.qgdw1376.frame import Address, Frame, Framer, cut
+from fuhe.protocols.qgdw1376.message import Message, build, confirm, parse, request
 from fuhe.protocols.qgdw1376.segments import Assembler
 from fuhe.protocols.qgdw1376.units import Unit
 from fuhe.simulator.clock import StepClock
@@ -191,3 +194,89 @@ def make_master(make_bench: Any) -> Callable[..., Master]:
         return Master(bench, station, auth)
 
     return make
+
+
+EDITION_2013 = edition("2013")
+
+
+class Front(asyncio.Protocol, asyncio.DatagramProtocol):
+    """A master's front end: confirms what wants it, keeps the connection (or address) of each terminal."""
+
+    def __init__(self, front: Front | None = None) -> None:
+        self.front: Front = front or self
+        self.framer = Framer()
+        self.transport: Any = None
+        self.peers: dict[int, Any] = {}
+        self.heard: list[Message] = []
+        self.fresh = asyncio.Event()
+        self.silent = False
+        self.closed = 0
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.front.closed += 1
+        self.front.fresh.set()
+
+    def data_received(self, data: bytes) -> None:
+        self.framer.feed(data)
+        while isinstance(event := self.framer.next_event(), Frame):
+            self._frame(event, self.transport.write)
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        for frame in cut(data)[0]:
+            self._frame(frame, lambda wire: self.transport.sendto(wire, addr))
+
+    def _frame(self, frame: Frame, send: Any) -> None:
+        message = parse(frame, EDITION_2013)
+        front = self.front
+        front.heard.append(message)
+        front.peers[frame.address.a2] = send
+        front.fresh.set()
+        if message.con and not front.silent:
+            send(build(confirm(message), EDITION_2013).encode())
+
+    async def until(self, wanted: Any) -> None:
+        """Wait until `wanted(self)` is true."""
+        async with asyncio.timeout(20):
+            while not wanted(self):
+                self.fresh.clear()
+                await self.fresh.wait()
+
+    async def ask(self, a2: int, afn: int, *units: Unit) -> Message:
+        """Ask a terminal; its answer."""
+        before = len(self.heard)
+        message = request(Address("3301", a2, msa=3), afn, units, EDITION_2013, seq=9)
+        self.peers[a2](build(message, EDITION_2013).encode())
+        await self.until(lambda f: any(not m.prm and m.address.a2 == a2 for m in f.heard[before:]))
+        return next(m for m in self.heard[before:] if not m.prm and m.address.a2 == a2)
+
+
+@contextlib.asynccontextmanager
+async def open_front(udp: bool = False) -> AsyncIterator[tuple[Front, int]]:
+    loop, master = asyncio.get_running_loop(), Front()
+    if udp:
+        transport, _ = await loop.create_datagram_endpoint(lambda: master, local_addr=("127.0.0.1", 0))
+        try:
+            yield master, transport.get_extra_info("sockname")[1]
+        finally:
+            transport.close()
+        return
+    server = await loop.create_server(lambda: Front(master), "127.0.0.1", 0)
+    try:
+        yield master, server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+
+
+@pytest.fixture
+def front() -> Callable[..., Any]:
+    """`async with front(udp=False) as (master, port)`: a listening front end."""
+    return open_front
+
+
+@pytest.fixture
+def make_front() -> Callable[[], Front]:
+    """A front end that somebody connects."""
+    return Front

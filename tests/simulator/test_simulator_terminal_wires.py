@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import csv
 import io
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -16,8 +14,8 @@ import yaml
 from fuhe.model.times import US
 from fuhe.protocols.common.errors import UsageError
 from fuhe.protocols.qgdw1376.edition import edition
-from fuhe.protocols.qgdw1376.frame import Address, Frame, Framer, cut
-from fuhe.protocols.qgdw1376.message import Message, build, confirm, parse, request
+from fuhe.protocols.qgdw1376.frame import Address, cut
+from fuhe.protocols.qgdw1376.message import build, parse, request
 from fuhe.protocols.qgdw1376.units import Unit
 from fuhe.simulator.clock import StepClock
 from fuhe.simulator.emit import devices_csv, emit, rounds_csv
@@ -43,77 +41,6 @@ def scenario(bus: dict[str, Any], count: int = 2, **terminal: Any) -> Any:
     return parse_scenario({"name": "w", "past_days": 2, "buses": [bus], "devices": devices})
 
 
-class Front(asyncio.Protocol, asyncio.DatagramProtocol):
-    """A master's front end: confirms what wants it, keeps the connection (or address) of each terminal."""
-
-    def __init__(self, front: Front | None = None) -> None:
-        self.front: Front = front or self
-        self.framer = Framer()
-        self.transport: Any = None
-        self.peers: dict[int, Any] = {}
-        self.heard: list[Message] = []
-        self.fresh = asyncio.Event()
-        self.silent = False
-        self.closed = 0
-
-    def connection_made(self, transport: Any) -> None:
-        self.transport = transport
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.front.closed += 1
-        self.front.fresh.set()
-
-    def data_received(self, data: bytes) -> None:
-        self.framer.feed(data)
-        while isinstance(event := self.framer.next_event(), Frame):
-            self._frame(event, self.transport.write)
-
-    def datagram_received(self, data: bytes, addr: Any) -> None:
-        for frame in cut(data)[0]:
-            self._frame(frame, lambda wire: self.transport.sendto(wire, addr))
-
-    def _frame(self, frame: Frame, send: Any) -> None:
-        message = parse(frame, PEER)
-        front = self.front
-        front.heard.append(message)
-        front.peers[frame.address.a2] = send
-        front.fresh.set()
-        if message.con and not front.silent:
-            send(build(confirm(message), PEER).encode())
-
-    async def until(self, wanted: Any) -> None:
-        """Wait until `wanted(self)` is true."""
-        async with asyncio.timeout(20):
-            while not wanted(self):
-                self.fresh.clear()
-                await self.fresh.wait()
-
-    async def ask(self, a2: int, afn: int, *units: Unit) -> Message:
-        """Ask a terminal; its answer."""
-        before = len(self.heard)
-        message = request(Address("3301", a2, msa=3), afn, units, PEER, seq=9)
-        self.peers[a2](build(message, PEER).encode())
-        await self.until(lambda f: any(not m.prm and m.address.a2 == a2 for m in f.heard[before:]))
-        return next(m for m in self.heard[before:] if not m.prm and m.address.a2 == a2)
-
-
-@contextlib.asynccontextmanager
-async def front(udp: bool = False) -> AsyncIterator[tuple[Front, int]]:
-    loop, master = asyncio.get_running_loop(), Front()
-    if udp:
-        transport, _ = await loop.create_datagram_endpoint(lambda: master, local_addr=("127.0.0.1", 0))
-        try:
-            yield master, transport.get_extra_info("sockname")[1]
-        finally:
-            transport.close()
-        return
-    server = await loop.create_server(lambda: Front(master), "127.0.0.1", 0)
-    try:
-        yield master, server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
-
-
 async def turn(simulation: Simulation, seconds: float = 0) -> None:
     """Move the simulated clock and let the sockets work."""
     assert isinstance(simulation.clock, StepClock)
@@ -123,7 +50,7 @@ async def turn(simulation: Simulation, seconds: float = 0) -> None:
 
 
 @pytest.mark.parametrize("kind", ["dial", "udp"])
-async def test_terminals_dial_in_and_obey(kind: str) -> None:
+async def test_terminals_dial_in_and_obey(front: Any, kind: str) -> None:
     async with front(kind == "udp") as (master, port):
         spec = scenario({"name": "b", "kind": kind, "protocol": "qgdw1376", "port": port, "td_s": 0})
         async with Simulation(spec, StepClock(NOW)) as simulation:
@@ -144,7 +71,7 @@ async def test_terminals_dial_in_and_obey(kind: str) -> None:
             assert state["terminal"]["link"] == "online"  # type: ignore[index]
 
 
-async def test_a_connection_that_breaks_is_made_anew_with_a_login() -> None:
+async def test_a_connection_that_breaks_is_made_anew_with_a_login(front: Any) -> None:
     async with front() as (master, port):
         spec = scenario({"name": "b", "kind": "dial", "protocol": "qgdw1376", "port": port, "td_s": 0}, 1)
         async with Simulation(spec, StepClock(NOW)) as simulation:
@@ -161,13 +88,13 @@ async def test_a_connection_that_breaks_is_made_anew_with_a_login() -> None:
             await turn(simulation, 120)
             await master.until(lambda f: any(m.afn == 0x0E for m in f.heard))
             event = next(m for m in master.heard if m.afn == 0x0E).units[0].data
-            assert event is not None and event["events"][0]["erc"] == 14  # type: ignore[index]
+            assert event is not None and event["events"][0]["erc"] == 14
             answer = await master.ask(101, 0x05, Unit(0, 39, {}))
             assert answer.confirmed
             await master.until(lambda f: f.closed == 3 and f.heard[-1].units[0].fn in (1, 2))
 
 
-async def test_heartbeats_into_a_half_open_line_end_the_connection() -> None:
+async def test_heartbeats_into_a_half_open_line_end_the_connection(front: Any) -> None:
     async with front() as (master, port):
         spec = scenario({"name": "b", "kind": "dial", "protocol": "qgdw1376", "port": port, "td_s": 0}, 1)
         async with Simulation(spec, StepClock(NOW)) as simulation:
@@ -179,10 +106,10 @@ async def test_heartbeats_into_a_half_open_line_end_the_connection() -> None:
             await master.until(lambda f: f.closed == 1)
 
 
-async def test_a_listening_terminal_needs_no_login_and_reports() -> None:
+async def test_a_listening_terminal_needs_no_login_and_reports(make_front: Any) -> None:
     spec = scenario({"name": "b", "kind": "tcp", "protocol": "qgdw1376", "td_s": 0}, 2)
     async with Simulation(spec, StepClock(NOW)) as simulation:
-        loop, master = asyncio.get_running_loop(), Front()
+        loop, master = asyncio.get_running_loop(), make_front()
         host, _, port = simulation.endpoints()["b"].partition(":")
         transport, _ = await loop.create_connection(lambda: master, host, int(port))
         for a2 in (101, 102):
@@ -212,7 +139,7 @@ async def test_terminals_of_one_serial_line_answer_to_their_address(tmp_path: An
             assert answer.address.a2 == a2 and answer.afn == 0x0C
 
 
-async def test_what_a_master_needs_is_emitted(tmp_path: Any) -> None:
+async def test_what_a_master_needs_is_emitted(front: Any, tmp_path: Any) -> None:
     async with front() as (_, port):
         spec = scenario({"name": "b", "kind": "dial", "protocol": "qgdw1376", "port": port}, auth="cleartext")
         async with Simulation(spec, StepClock(NOW)) as simulation:
@@ -254,7 +181,7 @@ def test_wrong_scenarios_name_every_fault() -> None:
         assert text in str(caught.value), text
 
 
-async def test_the_ready_made_scenario_runs(tmp_path: Any) -> None:
+async def test_the_ready_made_scenario_runs(front: Any, tmp_path: Any) -> None:
     async with front() as (_, port):
         path = builtin_scenarios()["terminals"]
         spec = load_scenario(path)
