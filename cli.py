@@ -27,8 +27,8 @@ VERBS = {
     "demo": ("demo", "Show the main job on simulated meters.", "在模拟电表上演示主要功能。"),
     "device": (
         "device",
-        "Devices: list, show, import, export, plan, read.",
-        "设备: 列表、查看、导入、导出、计划、召测。",
+        "Devices: list, show, import, export, plan, read, events.",
+        "设备: 列表、查看、导入、导出、计划、召测、事件。",
     ),
     "encode": ("decode", "Make request frames.", "生成请求报文。"),
     "gaps": ("recall", "What is missing on a day, and its recall.", "某日缺数及补召状态。"),

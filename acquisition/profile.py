@@ -27,11 +27,15 @@ class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class ReadPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What is read for a duty: protocol identifiers (DI hex for DL/T 645, quantity names for Modbus)."""
+    """What is read for a duty: protocol identifiers (DI hex for DL/T 645, quantity names for Modbus).
+
+    records (duty event): when a count has risen, at most so many records of its kind are fetched; 0 = none.
+    """
 
     items: tuple[str, ...]
     period_s: int | None = None
     retention_days: int | None = None
+    records: int = 10
 
 
 class CurvePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -26,6 +26,7 @@ from ..model.work import Duty
 from ..protocols.common.errors import UsageError
 from ..protocols.dlt645.items import lookup
 from ..protocols.modbus.maps import load_map
+from .event_book import MOST_RECORDS
 from .profile import ControlPlan, CurvePlan, Profile
 
 Tree = dict[str, object]
@@ -243,6 +244,8 @@ def _meaning_faults(profile: Profile) -> Iterator[tuple[str, str]]:
             yield f"read.{duty}.period_s", tr("must be at least 1", "应不小于 1")
         if plan.retention_days is not None and plan.retention_days < 1:
             yield f"read.{duty}.retention_days", tr("must be at least 1", "应不小于 1")
+        if not 0 <= plan.records <= MOST_RECORDS:
+            yield f"read.{duty}.records", tr(f"must be 0 to {MOST_RECORDS}", f"应在 0 至 {MOST_RECORDS} 之间")
         for i, item in enumerate(plan.items):
             if form is not None and not form.fullmatch(item):
                 yield f"read.{duty}.items[{i}]", tr(f"{item!r} is not a data identifier", f"{item!r} 不是数据标识")

@@ -74,6 +74,7 @@ def print_answer(found: Device, answer: dict[str, Any]) -> None:
     """What a device said: values, parameters, events; faults to standard error."""
     from ..model.quality import Quality
     from ..model.quantities import by_id
+    from .events import words
 
     points = {p.id: p.name for p in found.points}
     rows = []
@@ -92,7 +93,8 @@ def print_answer(found: Device, answer: dict[str, Any]) -> None:
     for p in answer.get("parameters", []):
         click.echo(f"{p['item']} = {p['value']}  ({time_text(p['time_us'])})")
     for e in answer.get("events", []):
-        click.echo(f"{time_text(e['time_us'])} {e['code']} {e['data']}")
+        what, details = words(e["code"], e["data"])
+        click.echo(f"{time_text(e['time_us'])} – {time_text(e['end_us'])}  {what}  {details}".rstrip())
     for f in answer.get("faults", []):
         click.echo(f"{f['item']}: {f['reason']}", err=True)
 

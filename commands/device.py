@@ -20,9 +20,12 @@ from ..protocols.common.errors import UsageError
 from ..storage import requests
 from ..storage.database import Database
 from ..storage.devices import apply_devices, load_devices
+from ..storage.events import load_events
 from ..storage.state import load_device_states
 from .asking import ask, find_device, finish, print_answer, print_table, profiles_of, time_text
 from .common import App, json_option, pass_app, print_json, reported
+from .events import LATEST, events
+from .events import rows as event_rows
 
 if TYPE_CHECKING:
     from ..acquisition.devices import Changes, ParsedList
@@ -33,9 +36,16 @@ PROGRESS_FROM = 2000
 ALL = 10_000_000
 
 
-@click.group(help=tr("Devices: list, show, import, export, plan, read.", "设备：列表、查看、导入、导出、计划、召测。"))
+@click.group(
+    help=tr(
+        "Devices: list, show, import, export, plan, read, events.", "设备: 列表、查看、导入、导出、计划、召测、事件。"
+    )
+)
 def device() -> None:
     """The group of device verbs."""
+
+
+device.add_command(events)
 
 
 def _stored(app: App) -> list[Device]:
@@ -81,6 +91,7 @@ def show(app: App, name: str, as_json: bool) -> None:
     with Database.open(app.config.storage) as database, database.connect(autocommit=True) as connection:
         found = find_device(load_devices(connection), name)
         state = load_device_states(connection).get(found.id)
+        latest = load_events(connection, [found.id], limit=LATEST)
     profile = profiles_of(app).get(found.profile)
     duties: list[dict[str, Any]] = []
     if profile is not None:
@@ -89,7 +100,7 @@ def show(app: App, name: str, as_json: bool) -> None:
             items = list(profile.read[duty].items) if duty in profile.read else [str(c) for c in _classes(profile)]
             duties.append({"duty": str(duty), "period_s": period, "items": items})
     if as_json:
-        print_json({"device": found, "state": state, "duties": duties})
+        print_json({"device": found, "state": state, "duties": duties, "events": latest})
         return
     on = tr("enabled", "启用") if found.enabled else tr("disabled", "停用")
     click.echo(f"{found.name}  ({on})")
@@ -115,6 +126,10 @@ def show(app: App, name: str, as_json: bool) -> None:
     for row in duties:
         every = tr("never", "不采集") if row["period_s"] is None else f"{row['period_s']} s"
         click.echo(f"  {row['duty']:<10} {every:>9}  {' '.join(map(str, row['items']))}")
+    if latest:
+        click.echo("  " + tr("latest events (fuhe device events shows all)", "最近事件 (全部: fuhe device events)"))
+    for begin, end, _, what, details, _ in event_rows(latest, {}):
+        click.echo(f"    {begin} – {end}  {what}  {details}".rstrip())
 
 
 def _classes(profile: Profile) -> tuple[int, ...]:

@@ -44,6 +44,7 @@ from ..storage.journal import Journal
 from ..storage.sink import Sink
 from ..storage.writer import JournalWriter
 from .config import Config
+from .events import EventFollower
 from .field import EngineField
 from .health import HealthServer
 from .intake import Intake
@@ -183,6 +184,7 @@ class Daemon:
         self._field = EngineField(self._engine, self._live, self._clock, lambda d: self._secrets.knows(d))
         self._book = StateBook(database, self._engine, self._field, self._clock)
         self._recalls = Recalls(database, self._engine, config.cycles, self._clock)
+        self._events = EventFollower(database, lambda: writer.caught_up, self._engine.submit, self._intake, self._clock)
         self._supervision = Supervision(database, self._engine, self._field, self._clock)
         self._scheduler = CycleScheduler(
             self._submit, now_us=self._clock.now_us, now_s=self._clock.monotonic_s, sleep=self._clock.sleep
@@ -222,6 +224,7 @@ class Daemon:
                 for name, work in (
                     ("recall", self._recalls.run()),
                     ("requests", self._requests.run()),
+                    ("events", self._events.run()),
                     ("control", self._control()),
                     ("supervision", self._supervision.run()),
                     ("report", self._report(health)),
@@ -287,6 +290,7 @@ class Daemon:
         devices = list(self._devices.values())
         self._field.set_devices(devices, self._profiles)
         self._recalls.set_devices(devices, self._profiles)
+        self._events.set_devices(devices, self._profiles)
         self._scheduler.replace(build_cycles(devices, self._profiles, self._config.cycles))
         if self._config.cycles.gap_scan_s:
             self._scheduler.every("gap-scan", self._config.cycles.gap_scan_s, self._recalls.scan)
@@ -306,6 +310,7 @@ class Daemon:
     def _ended(self, item: WorkItem, outcome: Outcome) -> None:
         if item.recall_id is not None:
             self._recalls.ended(item, outcome)
+        self._events.ended(item, outcome)
 
     def _heard(self, device: int, time_us: int, clock_offset_s: float | None) -> None:
         self._field.note(device, time_us, clock_offset_s)

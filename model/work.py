@@ -89,8 +89,17 @@ class ItemFault:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EventCount:
+    """How often a device says that a kind of event has happened. `item`: the identifier that was read for it."""
+
+    code: str
+    count: int
+    item: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What came of one work item. `answer` is for control items only.
+    """What came of one work item. `answer` is for control items only, `counts` for events that are counted.
 
     stored: to be called once `batch` is on the disk (what a conversation remembers only then), never otherwise.
     """
@@ -101,6 +110,7 @@ class Outcome:
     answer: ControlAnswer | None = None
     reason: str = ""
     retries: int = 0
+    counts: tuple[EventCount, ...] = ()
     stored: Callable[[], None] | None = None
 
 

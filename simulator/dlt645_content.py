@@ -73,8 +73,10 @@ RECORDS: Final = {
 _EVENTS: Final = {
     "0311 00": "power_down", "0330 00": "programming", "0330 01": "meter_clear", "0330 02": "demand_clear",
     "0330 03": "event_clear", "0330 04": "clock_set", "0330 0D": "cover_open", "0330 0E": "terminal_cover_open",
-    "0306 00": "auxiliary_supply_loss", "0307 00": "voltage_reverse_sequence", "0308 00": "current_reverse_sequence",
+    "0305 00": "all_phase_loss", "0306 00": "auxiliary_supply_loss", "0307 00": "voltage_reverse_sequence",
+    "0308 00": "current_reverse_sequence", "0309 00": "voltage_unbalance", "030A 00": "current_unbalance",
 }  # fmt: skip
+_WITH_MINUTES: Final = range(0x05, 0x0B)  # DI2 of single counters that tell the minutes as well
 _PHASE_EVENTS: Final = {
     0x01: "voltage_loss", 0x02: "undervoltage", 0x03: "overvoltage", 0x04: "phase_break", 0x0B: "current_loss",
     0x0C: "overcurrent", 0x0D: "current_break", 0x0E: "power_reversal", 0x0F: "overload",
@@ -182,8 +184,13 @@ def _class_02(meter: SimMeter, di: bytes, now_us: int) -> bytes | None:
     return b"".join(bcd(meter.value(f"{name}_{part}", now_us), size, decimals, signed) for part in names)
 
 
-def _event_record(meter: SimMeter, event: MeterEvent) -> bytes:
-    start, end = _time6(meter, event.start_us), _time6(meter, event.end_us)
+def _end6(meter: SimMeter, event: MeterEvent, now_us: int) -> bytes:
+    """00 while it goes on."""
+    return _time6(meter, event.end_us if event.end_us is not None and event.end_us <= now_us else None)
+
+
+def _event_record(meter: SimMeter, event: MeterEvent, now_us: int) -> bytes:
+    start, end = _time6(meter, event.start_us), _end6(meter, event, now_us)
     if event.kind == "programming":
         return start + event.operator + event.detail.ljust(40, b"\xff")[:40]
     if event.kind in ("event_clear",):
@@ -193,7 +200,7 @@ def _event_record(meter: SimMeter, event: MeterEvent) -> bytes:
     if event.kind in ("cover_open", "terminal_cover_open"):
         energies = b"".join(
             _registers(meter, k, ["total"], [at])
-            for at in (event.start_us, event.end_us or event.start_us)
+            for at in (event.start_us, min(event.end_us or event.start_us, now_us))
             for k in ("forward_active", "reverse_active", "reactive_q1", "reactive_q2", "reactive_q3", "reactive_q4")
         )
         return start + end + energies
@@ -203,35 +210,40 @@ def _event_record(meter: SimMeter, event: MeterEvent) -> bytes:
         return start + event.operator + bytes(192)
     if event.kind.endswith("_sequence"):
         return start + end + bytes(64)
+    if event.kind == "all_phase_loss":
+        return start + bcd(meter.value("current_a", event.start_us), 3, 3) + end
+    if event.kind.endswith("_unbalance"):
+        return start + end + bcd(31.25, 2, 2) + bytes(64)
     return start + end
 
 
 _EMPTY: Final = {
     "programming": 50, "meter_clear": 106, "demand_clear": 202, "event_clear": 14, "clock_set": 16, "cover_open": 60,
-    "terminal_cover_open": 60, "voltage_reverse_sequence": 76, "current_reverse_sequence": 76,
+    "terminal_cover_open": 60, "voltage_reverse_sequence": 76, "current_reverse_sequence": 76, "all_phase_loss": 15,
+    "voltage_unbalance": 78, "current_unbalance": 78,
 }  # fmt: skip
 
 
-def _class_03(meter: SimMeter, di: bytes) -> bytes | None:
+def _class_03(meter: SimMeter, di: bytes, now_us: int) -> bytes | None:
     _, di2, di1, di0 = di
     kind = _EVENTS.get(f"03{di2:02X} {di1:02X}")
     if kind is None:
-        return _phase_events(meter, di)
+        return _phase_events(meter, di, now_us)
     if di0 == 0:
         count = int_to_bcd(meter.counters.get(kind, 0) % 10**6, 3)
-        return count + _minutes(meter, kind) if di2 in (0x06, 0x07, 0x08) else count
+        return count + _minutes(meter, kind, now_us) if di2 in _WITH_MINUTES else count
     events = meter.last_events(kind)
     if di0 > 10:
         return None
-    return _event_record(meter, events[di0 - 1]) if di0 <= len(events) else bytes(_EMPTY.get(kind, 12))
+    return _event_record(meter, events[di0 - 1], now_us) if di0 <= len(events) else bytes(_EMPTY.get(kind, 12))
 
 
-def _minutes(meter: SimMeter, kind: str) -> bytes:
-    total = sum((e.end_us or e.start_us) - e.start_us for e in meter.last_events(kind)) // (60 * US)
+def _minutes(meter: SimMeter, kind: str, now_us: int) -> bytes:
+    total = sum(min(e.end_us or e.start_us, now_us) - e.start_us for e in meter.last_events(kind)) // (60 * US)
     return int_to_bcd(total % 10**6, 3)
 
 
-def _phase_events(meter: SimMeter, di: bytes) -> bytes | None:
+def _phase_events(meter: SimMeter, di: bytes, now_us: int) -> bytes | None:
     """Voltage and current events by phase: statistics of three phases, or a record's block."""
     _, di2, di1, di0 = di
     name = _PHASE_EVENTS.get(di2)
@@ -241,7 +253,7 @@ def _phase_events(meter: SimMeter, di: bytes) -> bytes | None:
         if di0:
             return None
         return b"".join(
-            int_to_bcd(meter.counters.get(f"{name}_{p}", 0), 3) + _minutes(meter, f"{name}_{p}") for p in "abc"
+            int_to_bcd(meter.counters.get(f"{name}_{p}", 0), 3) + _minutes(meter, f"{name}_{p}", now_us) for p in "abc"
         )
     size = 131 if di2 <= 4 else 115 if di2 <= 0x0D else 76
     events = meter.last_events(f"{name}_{'abc'[di1 - 1]}")
@@ -250,7 +262,7 @@ def _phase_events(meter: SimMeter, di: bytes) -> bytes | None:
     if di0 > len(events):
         return bytes(size)
     event = events[di0 - 1]
-    head = _time6(meter, event.start_us) + _time6(meter, event.end_us)
+    head = _time6(meter, event.start_us) + _end6(meter, event, now_us)
     if size == 76:
         return head + bytes(64)
     at = event.start_us
@@ -436,7 +448,7 @@ def content_2007(meter: SimMeter, di: bytes, now_us: int) -> bytes | None:
         case 0x02:
             return _class_02(meter, di, now_us)
         case 0x03:
-            return _class_03(meter, di)
+            return _class_03(meter, di, now_us)
         case 0x04:
             return _class_04(meter, di, now_us)
         case 0x05:

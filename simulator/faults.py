@@ -50,7 +50,12 @@ KINDS: Final[dict[str, Kind]] = {
     "clock_offset": Kind("clock", "at the start the device's clock jumps by `value` seconds", 600),
     "clock_drift": Kind("clock", "from the start the clock gains `value` seconds a day", 60),
     "exchange": Kind("memory", "at the start another meter is fitted: register `value`, empty memory", 0),
-    "event": Kind("memory", "at the start the event named by `match` is recorded (cover_open, power_down, …)"),
+    "event": Kind(
+        "memory",
+        "at the start the event named by `match` (cover_open, power_down, voltage_loss_a, …) begins; it lasts until "
+        "the fault's end, without one `value` minutes",
+        1.0,
+    ),
     "refuse": Kind("command", "commands are refused"),
     "ignored": Kind("command", "terminals: a command or setting is acknowledged and not carried out"),
     "broken_relay": Kind("command", "a command is acknowledged and nothing moves"),

@@ -38,7 +38,10 @@ BLOCKS_KEPT: Final = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeterEvent:
-    """One entry of the meter's memory. kind: power_down, programming, cover_open, clock_set, trip, close, …"""
+    """One entry of the meter's memory. kind: power_down, programming, cover_open, clock_set, trip, close, …
+
+    end_us may lie ahead: until then the event goes on and its record has no end.
+    """
 
     kind: str
     start_us: int
@@ -122,7 +125,8 @@ class SimMeter:
             elif kind == "exchange":
                 self.exchange(rule.begin_us, amount)
             elif kind == "event":
-                self.record(rule.fault.match or "cover_open", rule.begin_us, rule.begin_us + 60 * US)
+                end = rule.end_us if rule.end_us is not None else rule.begin_us + round(amount * 60 * US)
+                self.record(rule.fault.match or "cover_open", rule.begin_us, end)
             elif kind == "reclose":
                 for relay in self.relays:
                     relay.reclose(rule.begin_us)

@@ -96,6 +96,12 @@ class JournalWriter:
         self._connection: psycopg.Connection[Any] | None = None
         self._at: Position | None = None
 
+    @property
+    def caught_up(self) -> bool:
+        """Whether everything that was in the journal when it was opened is in the database."""
+        at = self._at
+        return at is not None and at >= self._journal.end_at_open
+
     # ------------------------------------------------------------------ life
 
     def run(self) -> None:

@@ -19,7 +19,7 @@ from ...model.quality import Quality, Source
 from ...model.quantities import by_name
 from ...model.readings import CurveBlock, DeviceEvent, ParameterValue, ReadingBatch, samples_from_rows
 from ...model.times import business_to_us
-from ...model.work import Duty, Exchange, ItemFault, Outcome, Request, Status, WorkItem
+from ...model.work import Duty, EventCount, Exchange, ItemFault, Outcome, Request, Status, WorkItem
 from ...protocols.common.errors import UsageError
 from ...protocols.common.framer import NeedMore
 from ...protocols.dlt645 import codes, requests
@@ -83,6 +83,7 @@ class MeterExchange:
         self.curves: list[CurveBlock] = []
         self.events: list[DeviceEvent] = []
         self.parameters: list[ParameterValue] = []
+        self.counts: list[EventCount] = []
         self.faults: list[ItemFault] = []
         self.status: Status | None = None
         self.reason = ""
@@ -169,6 +170,7 @@ class MeterExchange:
             answer=self.answer,
             reason=self.reason,
             retries=self._retries,
+            counts=tuple(self.counts),
         )
 
     def _status(self, batch: ReadingBatch | None) -> Status:
@@ -276,11 +278,13 @@ class MeterExchange:
         return not self.heard or self._silent_items >= GIVE_UP_AFTER
 
     def take(self, di: str, values: list[Value], time_us: int, source: Source) -> None:
-        """Keep the storable values among `values` as samples; note the invalid ones."""
+        """Keep the storable values among `values` as samples; note the invalid ones (a record's are so for ever)."""
         names = by_name()
         for value in values:
             if value.invalid:
-                self.faults.append(ItemFault(item=di, reason=f"{value.name}: {value.invalid}"))
+                item = lookup(di, self.version)
+                final = source is Source.EVENT and item is not None and item.record is not None
+                self.faults.append(ItemFault(item=di, reason=f"{value.name}: {value.invalid}", final=final))
             if value.quantity is None or value.value is None or self.point is None or value.settlement:
                 continue
             number = int(value.value, 16) if isinstance(value.value, str) else float(value.value)  # type: ignore[arg-type]

@@ -15,8 +15,9 @@ from ...model.quality import Source
 from ...model.quantities import quantity
 from ...model.readings import DeviceEvent, ParameterValue
 from ...model.times import BUSINESS_ZONE, DAY_US, US, business_to_us, from_us
-from ...model.work import Duty
+from ...model.work import Duty, EventCount
 from ...protocols.common.errors import UsageError
+from ...protocols.dlt645.events import counts_of
 from ...protocols.dlt645.explain import text_of
 from ...protocols.dlt645.fields import Value
 from ...protocols.dlt645.frame import Frame
@@ -74,6 +75,8 @@ def plain(exchange: MeterExchange, items: tuple[str, ...]) -> Script:
                 return
             continue
         exchange.take(di, values, exchange.now_us, source)
+        if source is Source.EVENT and exchange.version == "2007":
+            exchange.counts += [EventCount(code=code, count=n, item=di) for code, n in counts_of(di, values)]
         if source is Source.PARAMETER or (source is Source.EVENT and not any(v.quantity for v in values)):
             _keep_rare(exchange, di, values)
 

@@ -57,6 +57,12 @@ def _tables() -> dict[str, Any]:
     return tomllib.loads(text)
 
 
+def words() -> dict[str, dict[str, str]]:
+    """Chinese labels of the fields of event records: {"places", "fields"}."""
+    found: dict[str, dict[str, str]] = _tables()["words"]
+    return found
+
+
 def _parse(line: str, default: str, phase: str) -> Iterator[Field]:
     """Fields of one line of items.toml; `phase` replaces {p} and {x}."""
     if line.startswith("@"):
