@@ -35,7 +35,7 @@ def test_events_are_fetched_once_through_restart_silence_overflow_and_exchange(c
     c = county([meter("spinning", 1)], live_s=3600)
     c.configure(cycles={"live_s": 3600, "curve_s": 0, "event_s": 1, "gap_scan_s": 0, "spread_s": 0})
     sim = c.field.sim.meters["spinning"]
-    c.field.fault("event", "spinning", match="cover_open")
+    c.field.do(lambda: sim.record("cover_open", c.now_us - 7_200_000_000, c.now_us - 7_000_000_000))
     c.start_daemon()
     c.until("the cover is listed", lambda: len(listed(c)) == 1)
     (cover,) = listed(c)
@@ -60,8 +60,9 @@ def test_events_are_fetched_once_through_restart_silence_overflow_and_exchange(c
 
     # More than the memory holds between two looks.
     c.stop_daemon()
+    base_us = c.now_us
     for i in range(12):
-        c.field.do(lambda i=i: sim.record("cover_open", c.now_us - 1_000_000 * (20 - i), c.now_us))
+        c.field.do(lambda i=i: sim.record("cover_open", base_us - 2_000_000 * (20 - i), base_us))
     c.start_daemon()
     c.until("ten covers more", lambda: sum(e["code"] == "03300D00" for e in listed(c)) == 12)
     assert [e["data"]["lost"] for e in listed(c) if e["data"].get("event") == "records_lost"] == [2]
