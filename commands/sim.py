@@ -99,7 +99,9 @@ def check(scenario: str, as_json: bool) -> None:
 @reported
 def run(scenario: str, directory: Path | None, seconds: float | None, port: int | None, as_json: bool) -> None:
     path = _find(scenario)
-    asyncio.run(_run(load_scenario(path), path.parent, directory, seconds, port, as_json))
+    ready_made = path in builtin_scenarios().values()  # these lie in the installation: nothing is written there
+    base = directory or (Path.cwd() if ready_made else path.parent)
+    asyncio.run(_run(load_scenario(path), base, directory, seconds, port, as_json))
 
 
 async def _run(
