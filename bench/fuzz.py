@@ -18,6 +18,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+import msgspec
+
 from fuhe.acquisition.io.pushes import Pushes
 from fuhe.model.devices import Device, Point
 from fuhe.model.times import from_us
@@ -32,6 +34,13 @@ from fuhe.protocols.modbus.decode import decode_rtu, decode_tcp
 from fuhe.protocols.modbus.frame import Direction, MbapFramer, ReplyFramer, RtuFramer
 from fuhe.protocols.modbus.wire import read_wire, write_wire
 from fuhe.protocols.mqtt.payload import parse_answer, parse_command, parse_status
+from fuhe.protocols.qgdw1376.edition import edition
+from fuhe.protocols.qgdw1376.explain import describe_frame as describe_terminal
+from fuhe.protocols.qgdw1376.frame import Address
+from fuhe.protocols.qgdw1376.frame import Frame as TerminalFrame
+from fuhe.protocols.qgdw1376.frame import Framer as TerminalFramer
+from fuhe.protocols.qgdw1376.message import build, parse
+from fuhe.protocols.qgdw1376.plain import message_of_plain, plain_message
 from fuhe.storage.batches import decode_record, encode_batches
 
 BOUND: Final = 4096  # bytes a framer may hold after it was drained; longer than any frame of ours
@@ -265,6 +274,35 @@ class MessageProbe:
                     raise Broken("a text that the database cannot hold")
 
 
+@dataclass(slots=True)
+class TerminalProbe:
+    """Q/GDW 1376.1 user data: read, shown, and written again as what was read; refused only for want of room."""
+
+    counts: dict[str, int] = field(default_factory=lambda: {"inputs": 0, "frames": 0, "refused": 0})
+
+    def put(self, data: bytes, bits: int) -> None:
+        """C of the input's first byte, the rest from AFN on; one in four of another edition."""
+        self.counts["inputs"] += 1
+        peer = edition((None, None, None, "2005", "2009")[bits % 5])
+        frame = TerminalFrame(data[0] if data else 0, _TERMINAL, data[1:], 1 + (bits >> 8 & 1))
+        try:
+            message = parse(frame, peer)
+        except FuheError:
+            self.counts["refused"] += 1
+            return
+        self.counts["frames"] += 1
+        again = parse(build(message, peer), peer)
+        told = [(u.pn, u.fn, u.raw, u.fault, u.data) for u in message.units]
+        if told != [(u.pn, u.fn, u.raw, u.fault, u.data) for u in again.units]:
+            raise Broken("written again it reads otherwise")
+        if self.counts["frames"] % EXPLAINED:
+            return
+        shown = msgspec.json.decode(msgspec.json.encode(plain_message(message, frame, peer)))
+        if parse(build(message_of_plain(shown, peer), peer), peer).units != again.units:
+            raise Broken("the plain object is another message")
+        describe_terminal(frame, peer)
+
+
 # --- targets ----------------------------------------------------------------------------------------------------------
 
 
@@ -310,6 +348,45 @@ _ODD: Final = (
     b'"2026-02-29T00:00:00Z"', b'"2026-09-21T00:00:00"', b'"' + b"x" * 600 + b'"', b"86400", b"60", b"61",
     b'"voltage_a"', b'"forward_active_total"', b'"live"', b'"monthly"', b'"\xff"', "\"跳闸\"".encode(),
 )  # fmt: skip
+
+
+_TERMINAL: Final = Address("3301", 4660, msa=2)
+
+
+def _mend_qgdw1376(data: bytes) -> bytes:
+    """Start bytes, both lengths, checksum and end byte as they must be; the content as it is."""
+    start = data.find(START)
+    if start < 0 or len(data) - start < 16:
+        return data
+    body = data[start + 6 : start + 600][:-2]
+    word = (len(body) << 2 | 2).to_bytes(2, "little")
+    return data[:start] + b"\x68" + word + word + b"\x68" + body + bytes((sum8(body), 0x16))
+
+
+@cache
+def _qgdw1376_users() -> tuple[bytes, ...]:
+    """Control byte and application layer of messages of all kinds."""
+    texts = (
+        "C90271 00000400 512100306316", "0B0061 00000400 02 00000100 00", "4A0571 0F010200" + "00" * 16,
+        "4A0460 00000201 0100 0100010021006655443322112222221111110005666666332211 31" + "00" * 16,
+        "4A0472 01010208 81001500012101010401011000010140000101011401010414" + "1E" * 16,
+        "4B0DE0 0101010A 0015080310010C 023008080805", "4B0A70 00000201 0200 0100 0200", "880A60 000008010F0F",
+        "880C6C 20010110 351725011404" + "0079920000" * 5,
+        "880C63 01010103 3014080810" + "4711010000EFEF" * 8 + "EEEEEEEEEEEE",
+        "880D6E 0201010A 45121604150101EEEEEE 0201800B 45121604150101EEEE 0201010D 45121604150101EEEE",
+        "A80D60 00000106 03071295052500 1200", "880E61 00000100 01010001 010E351016011402322E3031322E3032",
+        "C40E70 00000100 03000002 0E0A40143107103111030810 2403112233", "4B0EE0 00000200 00FF 005613170405",
+        "4B10E0 00000100 1F6BBC0A1000 68611001301215681104333334337B16" + "00" * 16 + "001351232105",
+        "A810E0 00000100 1F1400 6861100130121568910833333433AB3933334916 4F00 000650232105",
+        "880960 0000FF00" + "01" * 60,
+        "880C60 01011E02" + "00" * 10 + "0102030405" * 4, "8B0060 00000200", "4B0C75 000080FE", "4A0560 FF000100",
+    )  # fmt: skip
+    return tuple(bytes.fromhex(t) for t in texts)
+
+
+def _qgdw1376_seeds() -> tuple[bytes, ...]:
+    frames = [TerminalFrame(u[0], _TERMINAL, u[1:], 1 + i % 2) for i, u in enumerate(_qgdw1376_users())]
+    return tuple(f.encode(i % 5) for i, f in enumerate(frames))
 
 
 def _dlt645_seeds() -> tuple[bytes, ...]:
@@ -374,6 +451,14 @@ def targets() -> dict[str, Target]:
                 lambda k: Dlt645Framer(255 if k & 1 else 200), len, lambda f: f.expire(), describe_frame
             ),
         ),
+        Target(
+            "qgdw1376", _qgdw1376_seeds(), _mend_qgdw1376,
+            lambda: StreamProbe(
+                lambda k: TerminalFramer(255 if k & 1 else 2048), len, lambda f: f.expire(),
+                lambda frame: describe_terminal(frame, edition()),
+            ),
+        ),
+        Target("qgdw1376-message", _qgdw1376_users(), lambda data: data, TerminalProbe),
         Target(
             "modbus-rtu", tuple(with_crc(p) for p in _modbus_pdus()), _mend_rtu,
             lambda: modbus(lambda k: RtuFramer(_DIRECTIONS[k % 3]), lambda f: decode_rtu(f.raw)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from ..model.lang import lang, tr
@@ -63,6 +63,9 @@ _REASONS: Final = {
     "second_start_byte": ("the second 68H is missing", "缺少第二个 68H"),
     "length": ("the data length is over the limit", "数据长度超限"),
     "truncated": ("the frame is cut off", "报文不完整"),
+    "length_mismatch": ("the two length fields differ", "两个长度域不一致"),
+    "protocol_id": ("the protocol id is neither 1 nor 2", "规约标识不是 1 或 2"),
+    "application_layer": ("the frame has no room for AFN, SEQ or its additional information", "应用层不完整"),
     "no_start_byte": ("there is no start byte 68H", "没有起始符 68H"),
     "unknown_protocol": (
         "the bytes are of no known protocol: name it with --protocol",
@@ -80,6 +83,8 @@ def human(answer: Mapping[str, object], indent: str = "") -> str:
         reason = str(answer.get("reason", answer.get("error", "")))
         en, zh = _REASONS.get(reason, (reason, reason))
         return indent + tr(f"not a good frame: {en}", f"报文无效: {zh}")
+    if "afn" in answer:
+        return _aligned(_terminal_lines(answer), indent)
     lines: list[tuple[str, str]] = []
     if "function" in answer and "from_meter" in answer:
         lines.append((tr("what", "内容"), _headline(answer)))
@@ -91,8 +96,18 @@ def human(answer: Mapping[str, object], indent: str = "") -> str:
     meaning = answer.get("meaning")
     if isinstance(meaning, Mapping):
         lines += [(str(k), _yes(v)) for k, v in meaning.items()]
+    return _aligned(lines, indent)
+
+
+def _terminal_lines(answer: Mapping[str, object]) -> list[tuple[str, str]]:
+    from .render_terminal import lines_of
+
+    return list(lines_of(answer))
+
+
+def _aligned(lines: Sequence[tuple[str, str]], indent: str) -> str:
     width = max((_columns(label) for label, _ in lines), default=0)
-    return "\n".join(f"{indent}{label}{' ' * (width - _columns(label))}  {text}" for label, text in lines)
+    return "\n".join(f"{indent}{label}{' ' * (width - _columns(label))}  {text}".rstrip() for label, text in lines)
 
 
 def _columns(text: str) -> int:

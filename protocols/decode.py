@@ -277,7 +277,7 @@ def hunt(
             if len(trail) and _begins(data):
                 yield from map(tell, trail.end())
             for one in trail.feed(number, data):
-                found = True
+                found = found or one[0] == number
                 yield tell(one)
         if not found and protocol not in ("dlt645", "qgdw1376"):
             which = protocol or _modbus_of(data)

@@ -19,7 +19,6 @@ MAX_CLASS: Final = 2048
 _BITS: Final = tuple(tuple(i for i in range(8) if byte >> i & 1) for byte in range(256))
 
 
-@lru_cache(maxsize=65536)
 def parse(wire: bytes) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
     """(points, classes) of four bytes, ascending; None where DA means nothing. Classes may be empty (DT1 = 0)."""
     da1, da2, dt1, dt2 = wire
@@ -32,6 +31,13 @@ def parse(wire: bytes) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
     else:
         return None
     return points, tuple(dt2 * 8 + bit + 1 for bit in _BITS[dt1])
+
+
+@lru_cache(maxsize=8192)
+def pairs(wire: bytes) -> tuple[tuple[int, int], ...]:
+    """(pn, fn) of every data unit that an identifier announces, in order; empty where it announces none."""
+    points, classes = parse(wire) or ((), ())
+    return tuple((pn, fn) for pn in points for fn in classes)
 
 
 def da(points: Sequence[int]) -> bytes:
@@ -52,7 +58,7 @@ def dt(classes: Sequence[int]) -> bytes:
     return bytes((sum(1 << (f - 1) % 8 for f in set(classes)), groups.pop()))
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=8192)
 def single(pn: int, fn: int) -> bytes:
     """The identifier of one point and one class."""
     return da((pn,)) + dt((fn,))

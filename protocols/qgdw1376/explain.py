@@ -96,9 +96,33 @@ def _is_secret(key: object) -> bool:
     return isinstance(key, str) and any(word in key for word in _SECRET_WORDS)
 
 
+def _relayed_secret(value: Mapping[object, object]) -> tuple[str, str] | None:
+    """A relayed meter request with a password in it: its frame and its data, both masked."""
+    from ..dlt645.explain import edition
+    from ..dlt645.frame import cut as cut_meter
+    from ..dlt645.secrets import masked_hex as masked_meter
+    from ..dlt645.secrets import secret_places
+
+    raw = value.get("raw_hex")
+    if "dlt645" not in value or not isinstance(raw, str):
+        return None
+    for frame in cut_meter(bytes.fromhex(raw), 255)[0]:
+        version = edition(frame, None)
+        places = secret_places(frame, version)
+        if places:
+            data = "".join(HIDDEN if i in places else f"{b:02X}" for i, b in enumerate(frame.data))
+            return masked_meter(frame, version), data
+    return None
+
+
 def _redacted(value: object) -> object:
     if isinstance(value, dict):
-        return {k: HIDDEN if v and _is_secret(k) else _redacted(v) for k, v in value.items()}
+        out = {k: HIDDEN if v and _is_secret(k) else _redacted(v) for k, v in value.items()}
+        masked = _relayed_secret(value)
+        if masked is not None:
+            out["raw_hex"] = masked[0]
+            out["dlt645"] = {**value["dlt645"], "data_minus33_hex": masked[1]}
+        return out
     if isinstance(value, list):
         return [_redacted(v) for v in value]
     return value
@@ -106,7 +130,8 @@ def _redacted(value: object) -> object:
 
 def _holds_secret(value: object) -> bool:
     if isinstance(value, Mapping):
-        return any((v and _is_secret(k)) or _holds_secret(v) for k, v in value.items())
+        inside = any((v and _is_secret(k)) or _holds_secret(v) for k, v in value.items())
+        return inside or _relayed_secret(value) is not None
     return isinstance(value, (list, tuple)) and any(_holds_secret(v) for v in value)
 
 

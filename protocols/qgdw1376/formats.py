@@ -142,7 +142,7 @@ def _bcd(name: str, size: int, decimals: int, *, signed: bool = False) -> Format
 
     decode = decode_signed if signed else decode_plain if decimals else decode_int
     # short values repeat: voltages, power factors, fill
-    return Format(name, size, lru_cache(maxsize=16384)(decode) if size == 2 else decode, encode)
+    return Format(name, size, lru_cache(maxsize=4096)(decode) if size == 2 else decode, encode)
 
 
 def _a2_heads() -> list[tuple[str, str] | None]:
@@ -229,7 +229,7 @@ def _encode_a4(value: object, _size: int) -> bytes:
 
 
 # --- times ----------------------------------------------------------------------------------------------------------
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=2048)
 def _decode_a1(wire: bytes) -> object:
     second, minute, hour, day, week_month, year = wire
     text = bytes((year, week_month & 0x1F, day, hour, minute, second)).hex()
@@ -244,7 +244,7 @@ def _decode_a1(wire: bytes) -> object:
         return None
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=2048)
 def _decode_a15(wire: bytes) -> object:
     text = wire[::-1].hex()
     if not text.isdecimal():
@@ -255,7 +255,7 @@ def _decode_a15(wire: bytes) -> object:
         return None
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=2048)
 def _decode_a20(wire: bytes) -> object:
     text = wire[::-1].hex()
     if not text.isdecimal():
@@ -334,7 +334,7 @@ def _partial(name: str) -> Format:
     pattern = re.compile(re.sub("[a-zA-Z]", lambda m: f"(?P<{m[0]}>\\d\\d)", shape))
     template = re.sub("[a-zA-Z]", lambda m: f"{{{m[0]}}}", shape)
 
-    @lru_cache(maxsize=8192)
+    @lru_cache(maxsize=2048)
     def decode(wire: bytes) -> object:
         text = wire.hex()
         if not text.isdecimal():

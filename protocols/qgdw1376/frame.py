@@ -67,7 +67,7 @@ class Address(msgspec.Struct, frozen=True):
         return self.group and self.a2 == 0xFFFF
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=16384)
 def wire_to_address(wire: bytes) -> Address:
     """Address of five bytes. Every pattern is legal when reading."""
     return Address(wire[1::-1].hex().upper(), wire[2] | wire[3] << 8, bool(wire[4] & 1), wire[4] >> 1)

@@ -285,7 +285,7 @@ def _unit(item: _Item, afn: int, up: bool, peer: Edition) -> Unit:
         if item.data and not (isinstance(raw, str) and len(item.data) == 1):
             raise UsageError(f"AFN {afn:02X} F{item.fn} is not in the tables: give its data as raw_hex")
         wire = _bytes("raw_hex", raw) if isinstance(raw, str) else b""
-        return Unit(pn, item.fn, None if wire else {}, wire, item.fault or UNKNOWN_FN, item.joined)
+        return Unit(pn, item.fn, None if "raw_hex" in item.data else {}, wire, item.fault or UNKNOWN_FN, item.joined)
     return Unit(pn, item.fn, _data_of_plain(item.data, _kilo(row.layout(afn, up))), joined=item.joined)
 
 

@@ -324,13 +324,17 @@ def table() -> Table:
     return build_table({n: f.read_text(encoding="utf-8") for n, f in files.items() if f.is_file()})
 
 
-@lru_cache(maxsize=16384)
 def lookup(afn: int, fn: int, edition: str = DEFAULT) -> Row | None:
     """The row of a class; a class that the edition lacks is taken from the nearest edition that has it."""
-    return _choose(table().by_key.get((afn, fn), ()), edition)
+    return _lookup(afn, fn, edition) if (afn, fn) in table().by_key else None
 
 
 @lru_cache(maxsize=4096)
+def _lookup(afn: int, fn: int, edition: str) -> Row | None:
+    return _choose(table().by_key[afn, fn], edition)
+
+
+@lru_cache(maxsize=1024)
 def lookup_name(afn: int, name: str, edition: str = DEFAULT) -> Row | None:
     """The row of a name, as lookup."""
     return _choose(table().by_name.get((afn, name), ()), edition)

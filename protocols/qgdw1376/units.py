@@ -22,7 +22,7 @@ SHORT: Final = "short"  # the data end inside the unit
 BEHIND: Final = "behind_unknown"  # its start cannot be known
 NO_CLASS: Final = "no_class"  # an identifier whose set of classes is empty
 _SEARCH_BYTES: Final = 512  # longest unknown unit that is looked for
-_BUDGET: Final = 20000  # units read in a search
+_BUDGET: Final = 8000  # units read in a search
 
 
 class Unit(msgspec.Struct, frozen=True):
@@ -55,15 +55,9 @@ class _Area:
         row = lookup(self.afn, fn, self.edition)
         return None if row is None else row.layout(self.afn, self.up).preferred(self.edition)
 
-    def identifier(self, at: int) -> Pending | None:
-        """The units an identifier announces; None where there is none."""
-        if self.end - at < 4:
-            return None
-        found = dadt.parse(self.buf[at : at + 4])
-        if found is None:
-            return None
-        points, classes = found
-        return tuple((pn, fn) for pn in points for fn in classes)
+    def identifier(self, at: int) -> Pending:
+        """The units an identifier announces; empty where there is none."""
+        return dadt.pairs(self.buf[at : at + 4]) if self.end - at >= 4 else ()
 
     def plain(self, at: int) -> list[Unit] | None:
         """All units, each by its edition's own layout; None where a length is not certain or does not fit."""
@@ -97,10 +91,10 @@ class _Area:
         units: list[Unit] = []
         while pending or at < self.end:
             if not pending:
-                found = self.identifier(at)
-                if not found:
+                pending = self.identifier(at)
+                if not pending:
                     return None
-                pending, at, joined = found, at + 4, False
+                at, joined = at + 4, False
             self.budget -= 1
             if self.budget < 0:
                 return None
@@ -131,11 +125,18 @@ class _Area:
         if variants is not None and not open_end:
             yield from variants
             return
-        if not any(isinstance(option, int) for option in known.values()):
-            left = self.end - at
-            yield from range(min(left, _SEARCH_BYTES + 1))
-            if len(pending) == 1:
-                yield left
+        if any(type(option) is int for option in known.values()):
+            return
+        left = self.end - at
+        lengths = range(min(left, _SEARCH_BYTES + 1))
+        if len(pending) > 1:
+            yield from lengths
+            return
+        for length in lengths:
+            following = self.identifier(at + length)
+            if following and (following[0][1] == fn or self.variants(following[0][1]) is not None):
+                yield length
+        yield left
 
     def unit(self, pn: int, fn: int, at: int, joined: bool, option: object) -> tuple[Unit, int] | None:
         """A unit by a variant, or of a given length."""
@@ -167,12 +168,11 @@ class _Area:
         units: list[Unit] = []
         while at < self.end:
             pending = self.identifier(at)
-            if pending is None:
-                return units, self.buf[at : self.end]
             if not pending:
-                points = dadt.parse(self.buf[at : at + 4])
-                assert points is not None
-                units.append(Unit(points[0][0], 0, None, self.buf[at : at + 4], NO_CLASS))
+                found = dadt.parse(self.buf[at : at + 4]) if self.end - at >= 4 else None
+                if found is None:
+                    return units, self.buf[at : self.end]
+                units.append(Unit(found[0][0], 0, None, self.buf[at : at + 4], NO_CLASS))
             at += 4
             for i, (pn, fn) in enumerate(pending):
                 variants = self.variants(fn) or ()
