@@ -7,7 +7,7 @@ is recall.py's and storage's matter.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Final
@@ -45,6 +45,7 @@ DEFAULT_RETENTION_DAYS: Final = {Duty.CURVE: 10, Duty.DAILY: 31, Duty.MONTHLY: 3
 class Track:
     """One row of the ledger: a data class of one point. `item` is the class of load records, "" for freezes.
 
+    ask: what a request for it alone names, where that is not the item (a device with several points).
     mark: quantity whose presence in a slot means that the class is there; source: where it is stored.
     since_us: nothing is expected before (option `since=YYYY-MM-DD` of the device); 0 = from the beginning.
     """
@@ -58,6 +59,12 @@ class Track:
     step_s: int
     retention_days: int
     since_us: int = 0
+    ask: str = ""
+
+    @property
+    def asked(self) -> str:
+        """What a request for this row names; "" = everything of the duty."""
+        return self.ask or self.item
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +95,9 @@ def tracks(devices: Iterable[Device], profiles: Mapping[str, Profile]) -> list[T
         if profile is None or not device.enabled or profile.protocol == "mqtt":
             continue
         since_us = _since_us(device)
+        if profile.protocol == "qgdw1376":
+            rows += terminal_tracks(device, profile, since_us)
+            continue
         for point in device.measuring:
             if profile.curve is not None:
                 for number in profile.curve.classes:
@@ -119,6 +129,55 @@ def tracks(devices: Iterable[Device], profiles: Mapping[str, Profile]) -> list[T
                     )
                     rows.append(row)
     return rows
+
+
+def terminal_tracks(device: Device, profile: Profile, since_us: int) -> Iterator[Track]:
+    """The rows of a terminal: each class of curves and the freezes of each of its points, asked for point by point.
+
+    A freeze of a point is there when the first stored quantity of the profile's items for its kind is.
+    """
+    from .sessions.qgdw1376_plan import KINDS, parse_item, quantity_of
+    from .sessions.qgdw1376_plan import row_of as row
+
+    plans = [(Duty.DAILY, Source.DAILY, 86_400), (Duty.MONTHLY, Source.MONTHLY, 0)]
+    for point in device.points:
+        letter = next(le for le, kind in KINDS.items() if kind == point.kind)
+        for text in profile.curve.items if profile.curve is not None else ():
+            item, found = parse_item(text), row(text, profile.version)
+            mark = quantity_of(found) if found is not None and letter in found.pn else None
+            if item is None or mark is None or profile.curve is None:
+                continue
+            yield Track(
+                device=device.id,
+                point=point.id,
+                duty=Duty.CURVE,
+                item=item.text,
+                mark=mark,
+                source=Source.CURVE,
+                step_s=profile.curve.step_s,
+                retention_days=profile.curve.retention_days,
+                since_us=since_us,
+                ask=item._replace(pn=point.pn).text,
+            )
+        for duty, source, step_s in plans:
+            plan = profile.read.get(duty)
+            rows = [row(text, profile.version) for text in plan.items] if plan is not None else []
+            marks = [quantity_of(r) for r in rows if r is not None and letter in r.pn]
+            mark = next((m for m in marks if m is not None), None)
+            if plan is None or mark is None:
+                continue
+            yield Track(
+                device=device.id,
+                point=point.id,
+                duty=duty,
+                item="",
+                mark=mark,
+                source=source,
+                step_s=step_s,
+                retention_days=plan.retention_days or DEFAULT_RETENTION_DAYS[duty],
+                since_us=since_us,
+                ask=f"{letter}{point.pn}",
+            )
 
 
 def _since_us(device: Device) -> int:
@@ -161,7 +220,7 @@ def gaps(rows: Sequence[Track], missing: Mask, labels_us: I8, all_items: Mapping
         found.setdefault((rows[r].device, int(labels_us[low]), int(labels_us[high - 1]) + step_us), []).append(r)
     needs = []
     for (device, from_us, to_us), members in found.items():
-        items = tuple(sorted({rows[r].item for r in members} - {""}))
+        items = tuple(sorted({rows[r].asked for r in members} - {""}))
         whole = all_items is not None and len(items) == all_items.get(device)
         needs.append(
             Need(

@@ -39,9 +39,13 @@ class ReadPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 class CurvePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Stored curves of the device: `classes` of load records (DL/T 645 class 06), slot step and memory depth."""
+    """Stored curves of the device: slot step and memory depth, and which of them are read.
+
+    classes: load records (DL/T 645 class 06); items: class-2 curves of a terminal ("0D:F81").
+    """
 
     classes: tuple[int, ...] = ()
+    items: tuple[str, ...] = ()
     quantities: tuple[str, ...] = ()
     step_s: int = 900
     retention_days: int = 10

@@ -28,6 +28,7 @@ from ..protocols.dlt645.items import lookup
 from ..protocols.modbus.maps import load_map
 from .event_book import MOST_RECORDS
 from .profile import ControlPlan, CurvePlan, Profile
+from .terminal_profile import terminal_faults
 
 Tree = dict[str, object]
 
@@ -233,6 +234,10 @@ def _meaning_faults(profile: Profile) -> Iterator[tuple[str, str]]:
         if not low <= value <= high:
             yield f"timing.{field}", tr(f"must be {low} to {high}", f"应在 {low} 至 {high} 之间")
     form = _ITEM.get((profile.protocol, profile.version))
+    if profile.protocol == "qgdw1376":
+        yield from terminal_faults(profile)
+    elif profile.terminal is not None:
+        yield "terminal", tr("is for terminals (qgdw1376) only", "仅用于终端 (qgdw1376)")
     for duty, plan in profile.read.items():
         if duty in (Duty.CURVE, Duty.CONTROL, Duty.PROBE):
             yield f"read.{duty}", tr("is not read by items", "不按数据项读取")
@@ -265,9 +270,15 @@ def _counts(profile: Profile) -> Iterator[tuple[str, int, int, int]]:
     yield "max_points", 1, profile.max_points, 2040
     yield "max_groups", 0, profile.max_groups, 255
     yield "max_dc", 0, profile.max_dc, 255
-    if profile.terminal is not None:
-        yield "terminal.settlement_day", 1, profile.terminal.settlement_day, 28
-        yield "terminal.settlement_hour", 0, profile.terminal.settlement_hour, 23
+    if (plan := profile.terminal) is not None:
+        yield "terminal.settlement_day", 1, plan.settlement_day, 28
+        yield "terminal.settlement_hour", 0, plan.settlement_hour, 23
+        yield "terminal.answer_bytes", 60, plan.answer_bytes, 16_383
+        yield "terminal.units_per_request", 1, plan.units_per_request, 1024
+        yield "terminal.event_batch", 1, plan.event_batch, 255
+        yield "terminal.max_bytes", 60, plan.max_bytes, 16_383
+        yield "terminal.heartbeat_s", 10, plan.heartbeat_s, 86_400
+        yield "terminal.tp_delay_min", 0, plan.tp_delay_min, 255
 
 
 def _map_faults(profile: Profile) -> Iterator[tuple[str, str]]:

@@ -137,9 +137,10 @@ class Recaller:
     ) -> None:
         ordered = sorted(tracks, key=lambda t: (t.duty, t.step_s, t.device, t.point, t.item))
         self._blocks = [list(g) for _, g in groupby(ordered, key=lambda t: (t.duty, t.step_s))]
-        self._classes: dict[int, int] = {}
-        for device, rows in groupby(sorted({(t.device, t.item) for t in ordered if t.item}), key=lambda p: p[0]):
-            self._classes[device] = len(list(rows))
+        self._classes: dict[tuple[Duty, int], int] = {}
+        asked = sorted({(t.duty, t.device, t.asked) for t in ordered if t.asked})
+        for (duty, device), rows in groupby(asked, key=lambda p: p[:2]):
+            self._classes[duty, device] = len(list(rows))
         self._presence, self._store, self._config, self._exemptions = presence, store, config, exemptions
         self._told: dict[tuple[int, int], dict[date, I8]] = {}
 
@@ -155,6 +156,7 @@ class Recaller:
                 continue
             known = self._store.rows_since(duty, int(labels[0]))
             still_missing: set[int] = set()
+            counts = {device: n for (kind, device), n in self._classes.items() if kind is duty}
             for part, (rows, present, expected, exempt) in enumerate(self._parts(block, labels, now_us)):
                 missing = expected & ~present & ~exempt
                 result.missing += int(missing.sum())
@@ -164,7 +166,7 @@ class Recaller:
                 result.counted += len(changed)
                 kept = now_us - np.array([r.retention_days for r in rows], np.int64)[:, None] * DAY_US
                 fresh = missing & ~waiting & (labels[None, :] > kept)
-                result.opened += self._store.add(gaps(rows, fresh, labels, self._classes), now_us)
+                result.opened += self._store.add(gaps(rows, fresh, labels, counts), now_us)
             ours = {r.device for r in block}
             seen = (r for r in known if r.state == "open" and r.device in ours and r.from_us >= int(labels[0]))
             done = [r for r in seen if r.id not in still_missing]
@@ -285,7 +287,7 @@ class Recaller:
         for item in known:
             low, high = np.searchsorted(labels, (item.from_us, item.to_us))
             for i in places.get(item.device, ()):
-                if item.items and rows[i].item not in item.items:
+                if item.items and rows[i].asked not in item.items:
                     continue
                 everything[i, low:high] = True
                 if item.state != "done":

@@ -22,7 +22,7 @@ Kind = Literal["important", "ordinary"]
 KINDS: Final[Mapping[int, Kind]] = {1: "important", 2: "ordinary"}
 """Fn of AFN 0E -> which memory."""
 
-SECRETS: Final = frozenset({"pw_hex", "password", "pw"})
+_SECRET_WORDS: Final = ("password", "pwd", "pw_hex")
 _ENDS: Final = ("power_on", "end")
 
 
@@ -46,7 +46,7 @@ def events_of(
 def event_of(device: Device, row: Mapping[str, object], kind: Kind, index: int, received_us: int) -> DeviceEvent:
     """One decoded event."""
     time_us, end_us = _times(row)
-    plain = {k: plain_of(v) if k not in SECRETS else "**" for k, v in row.items() if k not in ("erc", "le")}
+    plain = {k: plain_of(v) if not is_secret(k) else "**" for k, v in row.items() if k not in ("erc", "le")}
     return DeviceEvent(
         device=device.id,
         point=_point(device, row),
@@ -55,6 +55,11 @@ def event_of(device: Device, row: Mapping[str, object], kind: Kind, index: int, 
         code=f"ERC{_byte(row.get('erc'))}",
         data={"kind": kind, "index": index, **plain},
     )
+
+
+def is_secret(name: str) -> bool:
+    """Whether a field holds a password (its length is none)."""
+    return any(word in name for word in _SECRET_WORDS) and not name.endswith("_len")
 
 
 def plain_of(value: object) -> object:

@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from ..model.devices import Device, Point, PointKind
 from ..model.work import Duty
 from ..protocols.dlt645.items import lookup
 from ..protocols.modbus.grouping import group
 from ..protocols.modbus.maps import load_map
-from .profile import CurvePlan, Profile
+from .profile import CurvePlan, Profile, TerminalPlan
 
 _645_FRAME: Final = 12  # 68 A0-A5 68 C L … CS 16
 _645_READ_LIMIT: Final = 200  # longest DATA of a reply; the rest comes by follow-on frames
@@ -21,6 +22,14 @@ _645_RECORD: Final = 16  # of a load record beside its class: A0 A0, count, time
 _645_CLASS: Final = {1: 17, 2: 24, 3: 8, 4: 16, 5: 16, 6: 6}
 _TARIFFS: Final = 4  # fitted beside the total in blocks whose length the meter decides
 _UNKNOWN: Final = 20
+_TERMINAL_FRAME: Final = 16  # 68 L L 68 C A AFN SEQ … CS 16
+_EVENT: Final = 24  # bytes of an event with ERC and Le, on average
+_RELAY_DOWN: Final = _TERMINAL_FRAME + 10 + 16 + 6  # port and waits, PW, Tp
+_RELAY_UP: Final = _TERMINAL_FRAME + 7
+
+PointCounts = tuple[tuple[PointKind, int], ...]
+"""How many points of each kind."""
+ONE_POINT: Final[PointCounts] = (("measuring", 1),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +41,51 @@ class Transaction:
 
 
 def transactions(
-    profile: Profile, duty: Duty, slots: int, framing: Literal["rtu", "tcp"] = "rtu"
+    profile: Profile, duty: Duty, slots: int, framing: Literal["rtu", "tcp"] = "rtu", points: PointCounts = ONE_POINT
 ) -> tuple[Transaction, ...]:
-    """All transactions of one pass of `duty` over one device; `slots`: curve slots that a pass asks for."""
+    """All transactions of one pass of `duty` over one device; `slots`: curve slots that a pass asks for.
+
+    points: how many points of each kind the device has (terminals).
+    """
     if profile.protocol == "dlt645":
         return tuple(_dlt645(profile, duty, slots))
     if profile.protocol == "modbus":
         return tuple(_modbus(profile, duty, framing))
+    if profile.protocol == "qgdw1376":
+        return tuple(_terminal(profile, duty, slots, points))
     return ()  # devices that publish by themselves
+
+
+def relayed(transaction: Transaction) -> Transaction:
+    """The same inside frames of the terminal that carries it (AFN 10): what its own line bears."""
+    return Transaction(transaction.tx_bytes + _RELAY_DOWN, transaction.rx_bytes + _RELAY_UP)
+
+
+def _terminal(profile: Profile, duty: Duty, slots: int, points: PointCounts) -> Iterator[Transaction]:
+    """The requests that the exchange would make of a terminal with points 1 to n of each kind."""
+    from .sessions import qgdw1376_plan as plans
+
+    plan = profile.terminal or TerminalPlan()
+    device = Device(
+        id=0, name="", link="", profile=profile.name, address="",
+        points=tuple(Point(id=0, name="", pn=i, kind=kind) for kind, n in points for i in range(1, n + 1)),
+    )  # fmt: skip
+    if duty is Duty.EVENT:
+        yield Transaction(_TERMINAL_FRAME + 4, _TERMINAL_FRAME + 6)
+        yield Transaction(_TERMINAL_FRAME + 6, _TERMINAL_FRAME + 8 + plan.event_batch * _EVENT)
+        return
+    items = (
+        (profile.curve.items if profile.curve is not None else ()) if duty is Duty.CURVE else profile.read[duty].items
+    )
+    parsed = [(plans.parse_item(text), plans.row_of(text, profile.version)) for text in items]
+    rows = [(item, row) for item, row in parsed if item is not None and row is not None]
+    wants = plans.wants_of(rows, device, profile)[0]
+    if duty is Duty.CURVE:
+        wants = [w._replace(size=plans.curve_size(w.item.fn, slots)) for w in wants]
+    asking = {item.fn: plans.request_size(row) for item, row in rows}
+    for batch in plans.batches(wants, plan):
+        tx = _TERMINAL_FRAME + sum(asking[w.item.fn] for w in batch)
+        yield Transaction(tx, _TERMINAL_FRAME + sum(w.size for w in batch))
 
 
 def _dlt645(profile: Profile, duty: Duty, slots: int) -> Iterator[Transaction]:

@@ -121,7 +121,7 @@ def _hole(hole: Hole, names: tuple[str, str], items: list[RecallRow]) -> dict[st
         if i.duty == track.duty
         and i.from_us <= hole.from_us
         and hole.to_us <= i.to_us
-        and (not i.items or track.item in i.items)
+        and (not i.items or track.asked in i.items)
     ]
     item = min(covering, key=lambda i: ("open", "lost", "done").index(i.state), default=None)
     step_us = track.step_s * 1_000_000 or hole.to_us - hole.from_us

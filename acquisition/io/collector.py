@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -16,6 +16,7 @@ from ...model.lang import tr
 from ...model.readings import ReadingBatch
 from ...model.work import Outcome, Status, WorkItem
 from ..raw import join, size_of
+from ..raw_curves import RawCurves, join_curves, size_of_curves
 
 log = logging.getLogger(__name__)
 
@@ -36,21 +37,36 @@ Ready = tuple[WorkItem | None, Outcome, Tell]
 
 
 def merge(batches: Sequence[ReadingBatch]) -> list[ReadingBatch]:
-    """Few large batches of many small ones: samples are joined (see `ReadingBatch.runs`), the rest goes as it came."""
-    merged = [b for b in batches if b.curves or b.events or b.parameters]
+    """Few large batches of many small ones: samples are joined (see `ReadingBatch.runs`), and undecoded curves."""
+    merged: list[ReadingBatch] = []
+    samples: list[ReadingBatch] = []
+    curves: list[ReadingBatch] = []
+    for batch in batches:
+        if batch.events or batch.parameters or (batch.curves and batch.samples is not None):
+            merged.append(batch)
+        elif isinstance(batch.curves, RawCurves) and batch.curves:
+            curves.append(batch)
+        elif batch.curves:
+            merged.append(batch)
+        elif batch.samples is not None:
+            samples.append(batch)
+    merged += [_join(group) for group in _groups(samples)]
+    merged += [_join_curves(group) for group in _groups(curves)]
+    return merged
+
+
+def _groups(batches: Sequence[ReadingBatch]) -> Iterator[list[ReadingBatch]]:
+    """Neighbours that together make one record."""
     group: list[ReadingBatch] = []
     values = 0
     for batch in batches:
-        if batch.curves or batch.events or batch.parameters or batch.samples is None:
-            continue
         group.append(batch)
-        values += size_of(batch.samples)
+        values += weight(batch)
         if values >= RECORD_VALUES:
-            merged.append(_join(group))
+            yield group
             group, values = [], 0
     if group:
-        merged.append(_join(group))
-    return merged
+        yield group
 
 
 def weight(batch: ReadingBatch | None) -> int:
@@ -59,7 +75,7 @@ def weight(batch: ReadingBatch | None) -> int:
         return 0
     n = size_of(batch.samples) if batch.samples is not None else 0
     if batch.curves or batch.events or batch.parameters:
-        n += sum(c.value.size for c in batch.curves) + len(batch.events) + len(batch.parameters)
+        n += size_of_curves(batch.curves) + len(batch.events) + len(batch.parameters)
     return n
 
 
@@ -70,6 +86,11 @@ def _join(group: list[ReadingBatch]) -> ReadingBatch:
         samples=samples,
         runs=[(group[i].received_us, count) for i, count in runs],
     )
+
+
+def _join_curves(group: list[ReadingBatch]) -> ReadingBatch:
+    curves = join_curves([b.curves for b in group if isinstance(b.curves, RawCurves)])
+    return ReadingBatch(received_us=max([b.received_us for b in group]), curves=curves)
 
 
 class Collector:

@@ -3,12 +3,12 @@
 `TerminalExchange` moves the bytes: one request at a time, answers judged and gathered by qgdw1376_transaction, parts
 confirmed where the terminal wants that, silence answered by repeating with the same FCB. What is asked, and what an
 answer means, stands in scripts: generators that yield an `Ask` and get an Answer, or None for silence. See
-qgdw1376_parameter, qgdw1376_event, qgdw1376_clock, qgdw1376_relay.
+qgdw1376_read (live values, freezes), _curve, _parameter, _event, _clock, _relay.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Final
 
 from ...model.control import ControlAnswer
@@ -23,6 +23,7 @@ from ...protocols.common.framer import NeedMore
 from ...protocols.qgdw1376.frame import Frame, Framer
 from ..profile import Profile, TerminalPlan
 from ..raw import join
+from ..raw_curves import CurveReply, RawCurves
 from ..relay import port_of
 from ..terminal import TerminalSession
 from . import Carrier
@@ -59,6 +60,7 @@ class TerminalExchange:
         self.rows: list[tuple[int, int, int, float, int, int]] = []
         self.samples: list[Samples] = []
         self.curves: list[CurveBlock] = []
+        self.raw_curves: list[CurveReply] = []
         self.events: list[DeviceEvent] = []
         self.parameters: list[ParameterValue] = []
         self.faults: list[ItemFault] = []
@@ -141,11 +143,14 @@ class TerminalExchange:
         """What was read; callable early."""
         batch = None
         samples = [*self.samples, *([samples_from_rows(self.rows)] if self.rows else [])]
-        if samples or self.curves or self.events or self.parameters:
+        curves: Sequence[CurveBlock] = RawCurves(self.raw_curves)
+        if self.curves:
+            curves = (*curves, *self.curves)
+        if samples or curves or self.events or self.parameters:
             batch = ReadingBatch(
                 received_us=now_us,
                 samples=join(samples)[0] if samples else None,
-                curves=tuple(self.curves),
+                curves=curves,
                 events=tuple(self.events),
                 parameters=tuple(self.parameters),
             )
@@ -252,16 +257,26 @@ def open_exchange(
     device: Device, profile: Profile, item: WorkItem, credentials: Credentials, session: TerminalSession
 ) -> Exchange:
     """The conversation for `item`; UsageError when the profile has no means for its duty or an item is none."""
-    from . import qgdw1376_clock, qgdw1376_event, qgdw1376_parameter
+    from . import qgdw1376_clock, qgdw1376_curve, qgdw1376_event, qgdw1376_parameter, qgdw1376_read
+    from .qgdw1376_plan import expanded
 
     exchange = TerminalExchange(device, profile, item, peer_of(profile, credentials, session))
-    plan = profile.read.get(item.duty)
-    items = item.items or (plan.items if plan is not None else ())
+    plan = profile.curve if item.duty is Duty.CURVE else profile.read.get(item.duty)
+    planned = plan.items if plan is not None else ()
+    items = expanded(item.items, planned, exchange.peer.edition.name) if item.items else planned
+    if item.duty is Duty.CURVE:
+        return exchange.start(qgdw1376_curve.curves(exchange, items))
     if item.duty is Duty.PROBE:
         return exchange.start(qgdw1376_parameter.probe(exchange, items))
     if item.duty is Duty.CLOCK:
         return exchange.start(qgdw1376_clock.clock(exchange, item.items))
-    scripts = {Duty.PARAMETER: qgdw1376_parameter.parameters, Duty.EVENT: qgdw1376_event.events}
+    scripts = {
+        Duty.LIVE: qgdw1376_read.live,
+        Duty.DAILY: qgdw1376_read.freezes,
+        Duty.MONTHLY: qgdw1376_read.freezes,
+        Duty.PARAMETER: qgdw1376_parameter.parameters,
+        Duty.EVENT: qgdw1376_event.events,
+    }
     if not items or item.duty not in scripts:
         raise UsageError(
             tr(

@@ -6,11 +6,11 @@ item and point. Shared by the scripts of qgdw1376_read, qgdw1376_parameter and q
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 
 from ...protocols.qgdw1376.table import Row
 from .qgdw1376 import Missing, TerminalExchange
-from .qgdw1376_plan import HEAD, Item, Want, answer_size, batches, points_of, request_size
+from .qgdw1376_plan import HEAD, Item, Want, batches, wants_of
 from .qgdw1376_transaction import Answer, Ask, Key
 
 Take = Callable[[Answer, Sequence[Want]], set[Key]]
@@ -43,10 +43,9 @@ def ask_batch(exchange: TerminalExchange, batch: Sequence[Want], take: Take) -> 
         return exchange.hopeless(missing)
     got = take(answer, batch)
     why = "a part of the answer was lost" if not answer.whole else answer.broken or "the terminal left it out"
-    faults = {(u.pn, u.fn): u.fault for u in answer.units() if u.fault}
     for want in batch:
         if want.key not in got:
-            exchange.fault(want.text, Missing(faults.get(want.key) or why))
+            exchange.fault(want.text, Missing(answer.faults.get(want.key) or why))
     return False
 
 
@@ -56,14 +55,11 @@ def request(batch: Sequence[Want]) -> Ask:
     return Ask(afn=batch[0].item.afn, units=units, answer_bytes=HEAD + sum(want.size for want in batch))
 
 
-def wants_of(
+def wanted(
     exchange: TerminalExchange, rows: Iterable[tuple[Item, Row]], data: Mapping[str, object] | None = None
-) -> Iterator[Want]:
-    """Items times their points. An item for which the device has no point at all becomes a fault."""
-    for item, row in rows:
-        numbers = points_of(item, row, exchange.device, exchange.profile)
-        if not numbers:
-            exchange.fault(item.text, Missing(f"the device list names no point of kind {row.pn} for it", final=True))
-        size = max(answer_size(row), request_size(row))
-        for pn in numbers:
-            yield Want(Item(item.afn, item.fn), pn, dict(data or {}), size)
+) -> list[Want]:
+    """Items times their points. An item that somebody named and for which there is no point becomes a fault."""
+    wants, lacking = wants_of(rows, exchange.device, exchange.profile, data)
+    for item in lacking if exchange.item.items else ():
+        exchange.fault(item.text, Missing("the device list has no point for it", final=True))
+    return wants

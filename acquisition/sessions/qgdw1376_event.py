@@ -106,7 +106,10 @@ def _memory(exchange: TerminalExchange, fn: int, end: int) -> Generator[Ask, Ans
     for _ in range(MOST_REQUESTS):
         if place == end:
             return place
-        stop = (place + min(step, (end - place) % RING)) % RING
+        ahead = min(step, (end - place) % RING)
+        if first:  # a ring that never was full is empty up to its end
+            ahead = min(ahead, RING - place)
+        stop = (place + ahead) % RING
         ask = Ask(afn=AFN, units=(Unit(0, fn, {"pm": place, "pn": stop}),), answer_bytes=HEAD + step * _EVENT_BYTES)
         try:
             answer = yield from exchange.asked(ask)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from ...model.readings import ParameterValue
 from ...protocols.qgdw1376.table import Row
 from ...protocols.qgdw1376.units import Unit
-from ..terminal_events import SECRETS, plain_of
+from ..terminal_events import is_secret, plain_of
 from .qgdw1376 import Missing, Script, TerminalExchange
-from .qgdw1376_asking import ask_all, wants_of
+from .qgdw1376_asking import ask_all, wanted
 from .qgdw1376_plan import Item, Want, points_of, rows_of
 from .qgdw1376_transaction import Answer, Ask, Key
 
@@ -25,20 +25,32 @@ def parameters(exchange: TerminalExchange, items: tuple[str, ...]) -> Script:
 
 def _parameters(exchange: TerminalExchange, rows: list[tuple[Item, Row]]) -> Script:
     def take(answer: Answer, batch: Sequence[Want]) -> set[Key]:
-        wanted = {want.key: want for want in batch}
+        asked = {want.key: want for want in batch}
         got: set[Key] = set()
         for unit in answer.units():
-            want = wanted.get((unit.pn, unit.fn))
+            want = asked.get((unit.pn, unit.fn))
             if want is None or unit.data is None or unit.fault:
+                answer.faults[unit.pn, unit.fn] = unit.fault
                 continue
             got.add(want.key)
-            value = canonical(unit.data)
-            exchange.parameters.append(
-                ParameterValue(device=exchange.device.id, item=want.text, value=value, time_us=exchange.now_us)
-            )
+            for name, value in _entries(want, unit.data):
+                exchange.parameters.append(
+                    ParameterValue(device=exchange.device.id, item=name, value=value, time_us=exchange.now_us)
+                )
         return got
 
-    yield from ask_all(exchange, list(wants_of(exchange, rows)), take)
+    yield from ask_all(exchange, wanted(exchange, rows), take)
+
+
+def _entries(want: Want, data: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+    """(name, value) of a parameter; of a list one by entry ("0A:F10#3"), so that one changed entry shows as one."""
+    keys = [k for k, v in want.data.items() if isinstance(v, list)]
+    rows = next((v for v in data.values() if isinstance(v, list)), None) if keys else None
+    if rows is None or not all(isinstance(r, Mapping) and keys[0] in r for r in rows):
+        yield want.text, canonical(data)
+        return
+    for row in rows:
+        yield f"{want.text}#{row[keys[0]]}", canonical(row)
 
 
 def canonical(data: Mapping[str, object]) -> str:
@@ -51,7 +63,7 @@ def canonical(data: Mapping[str, object]) -> str:
 
 def _plain(value: object) -> object:
     if isinstance(value, Mapping):
-        return {str(k): _masked(v) if k in SECRETS else _plain(v) for k, v in value.items()}
+        return {str(k): _masked(v) if is_secret(str(k)) else _plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(v) for v in value]
     return plain_of(value)

@@ -2,7 +2,8 @@
 
 An item is "AFN:Fn" as in a profile ("0C:F25"), with ":P3" for one point number only. Which points a class is asked for
 follows from the table's pn letters: M measuring points, G total-sum groups, D DC ports of the device list, R the rounds
-of the profile's control section, 0 the terminal itself.
+of the profile's control section, 0 the terminal itself. Parameters that are lists (devices, ports, groups: AFN 0A F10,
+F14, F33 ...) are asked for by number: "0A:F33=2,31"; without numbers those of the device list, or 1 to 8.
 """
 
 from __future__ import annotations
@@ -14,31 +15,39 @@ from typing import Final, NamedTuple
 
 from ...model.devices import Device, PointKind
 from ...model.lang import tr
+from ...model.quantities import by_name
 from ...protocols.common.errors import UsageError
+from ...protocols.qgdw1376.curves import SCALE_BYTES, curve_classes
 from ...protocols.qgdw1376.layout import Bits, Events, Field, Group, Layout, Nested, Node, When
 from ...protocols.qgdw1376.table import Row, lookup
 from ...protocols.qgdw1376.units import Unit
 from ..profile import Profile, TerminalPlan
 
+QUERY: Final = 0x0A
 TARIFFS: Final = 4  # fitted beside the total, for the expected length of an answer
 IDENTIFIER: Final = 4
 HEAD: Final = 30  # C, A, AFN, SEQ, PW or EC, Tp: what a frame holds beside identifiers and data
 UNKNOWN: Final = 64
-_ITEM: Final = re.compile(r"([0-9A-F]{2}):F([0-9]{1,4})(?::P([0-9]{1,4}))?")
-_KIND: Final[Mapping[str, PointKind]] = {"M": "measuring", "G": "group", "D": "dc"}
+_ITEM: Final = re.compile(r"([0-9A-F]{2}):F([0-9]{1,4})(?::P([0-9]{1,4}))?(?:=([0-9]{1,4}(?:,[0-9]{1,4}){0,63}))?")
+_FEW: Final = tuple(range(1, 9))  # groups and ports that a terminal may have
+_POINT: Final = re.compile(r"([MGD])([0-9]{1,4})")
+KINDS: Final[Mapping[str, PointKind]] = {"M": "measuring", "G": "group", "D": "dc"}
+"""pn letters of the table that stand for points of the device list."""
 
 
 class Item(NamedTuple):
-    """A class of data of an AFN, of all its points or of one."""
+    """A class of data of an AFN, of all its points or of one; numbers: entries of a list that are asked for."""
 
     afn: int
     fn: int
     pn: int | None = None
+    numbers: tuple[int, ...] = ()
 
     @property
     def text(self) -> str:
         """As in a profile."""
-        return f"{self.afn:02X}:F{self.fn}" + ("" if self.pn is None else f":P{self.pn}")
+        numbers = "=" + ",".join(map(str, self.numbers)) if self.numbers else ""
+        return f"{self.afn:02X}:F{self.fn}" + ("" if self.pn is None else f":P{self.pn}") + numbers
 
 
 class Want(NamedTuple):
@@ -71,7 +80,43 @@ def parse_item(text: str) -> Item | None:
     found = _ITEM.fullmatch(text.strip().upper())
     if found is None:
         return None
-    return Item(int(found[1], 16), int(found[2]), int(found[3]) if found[3] else None)
+    numbers = tuple(sorted({int(n) for n in found[4].split(",")})) if found[4] else ()
+    return Item(int(found[1], 16), int(found[2]), int(found[3]) if found[3] else None, numbers)
+
+
+def expanded(texts: Sequence[str], plan: Sequence[str], edition: str) -> tuple[str, ...]:
+    """Items with "M3" (G1, D1: everything that the profile reads of one point) replaced by the plan's items for it."""
+    found: list[str] = []
+    for text in texts:
+        point = _POINT.fullmatch(text.strip().upper())
+        if point is None:
+            found.append(text)
+            continue
+        for one in plan:
+            row, item = row_of(one, edition), parse_item(one)
+            if row is not None and item is not None and point[1] in row.pn and item.pn is None:
+                found.append(item._replace(pn=int(point[2])).text)
+    return tuple(found)
+
+
+def row_of(text: str, edition: str) -> Row | None:
+    """The table's row of an item's text."""
+    item = parse_item(text)
+    return lookup(item.afn, item.fn, edition) if item is not None else None
+
+
+def quantity_of(row: Row) -> str | None:
+    """The first quantity that a class is stored as; None when it is not."""
+    names = (f.quantity for v in row.fields.variants for f in _fields(v.nodes))
+    return next((n for n in names if n in by_name() and by_name()[n].kind != "time"), None)
+
+
+def _fields(nodes: Sequence[Node]) -> Iterator[Field]:
+    for node in nodes:
+        if isinstance(node, Field):
+            yield node
+        elif isinstance(node, Group):
+            yield from _fields(node.fields)
 
 
 def rows_of(texts: Iterable[str], afns: Sequence[int], edition: str) -> list[tuple[Item, Row]]:
@@ -101,8 +146,8 @@ def points_of(item: Item, row: Row, device: Device, profile: Profile) -> tuple[i
     if item.pn is not None:
         return (item.pn,)
     for letter in row.pn:
-        if letter in _KIND:
-            numbers = tuple(p.pn for p in device.points if p.kind == _KIND[letter])
+        if letter in KINDS:
+            numbers = tuple(p.pn for p in device.points if p.kind == KINDS[letter])
             if numbers:
                 return numbers
         elif letter == "R" and profile.control is not None:
@@ -110,9 +155,58 @@ def points_of(item: Item, row: Row, device: Device, profile: Profile) -> tuple[i
     return (0,) if "0" in row.pn else ()
 
 
+def wants_of(
+    rows: Iterable[tuple[Item, Row]], device: Device, profile: Profile, data: Mapping[str, object] | None = None
+) -> tuple[list[Want], list[Item]]:
+    """Items times their points, and the items for which the device list has no point."""
+    plan = profile.terminal or TerminalPlan()
+    wants: list[Want] = []
+    lacking: list[Item] = []
+    for item, row in rows:
+        numbers = points_of(item, row, device, profile)
+        if not numbers:
+            lacking.append(item)
+        key = list_key(row) if item.afn == QUERY else None
+        for pn in numbers:
+            if key is not None:
+                wants += _listed(item, row, device, pn, key, plan.answer_bytes)
+            else:
+                size = max(answer_size(row), request_size(row))
+                wants.append(Want(Item(item.afn, item.fn), pn, dict(data or {}), size))
+    return wants, lacking
+
+
+def list_key(row: Row) -> str | None:
+    """Name of the list of numbers by which the entries of a parameter are asked for; None: it is asked for whole."""
+    nodes = row.request.variants[0].nodes if row.request else ()
+    last = nodes[-1] if len(nodes) == 2 else None
+    return last.name if isinstance(last, Field) and last.count is not None else None
+
+
+def _listed(item: Item, row: Row, device: Device, pn: int, key: str, answer_bytes: int) -> list[Want]:
+    """A list parameter in as many requests as its entries need."""
+    numbers = item.numbers
+    if not numbers:
+        numbers = tuple(p.pn for p in device.measuring) if key == "device_no" else _FEW
+    head = answer_size(row, {"n": 0})
+    entry = max(1, answer_size(row, {"n": 1}) - head)
+    step = max(1, (answer_bytes - HEAD - head) // entry)
+    found = []
+    for i in range(0, len(numbers), step):
+        some = numbers[i : i + step]
+        data: dict[str, object] = {"n": len(some), key: list(some)}
+        found.append(Want(Item(item.afn, item.fn), pn, data, head + entry * len(some)))
+    return found
+
+
 def answer_size(row: Row, counts: Mapping[str, int] | None = None) -> int:
     """Expected bytes of an answered data unit with its identifier; `counts`: values of fields that count others."""
     return IDENTIFIER + _layout_size(row.fields, {"tariffs": TARIFFS} | dict(counts or {}))
+
+
+def curve_size(fn: int, n: int) -> int:
+    """Bytes of an answered curve of n points, identifier included."""
+    return IDENTIFIER + SCALE_BYTES + n * curve_classes()[fn].width
 
 
 def request_size(row: Row) -> int:

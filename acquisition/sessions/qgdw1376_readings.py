@@ -164,7 +164,7 @@ def _slots(layout: Layout) -> tuple[_Slot, ...]:
 
 
 @cache
-def _curve_table() -> tuple[NDArray[np.int16], NDArray[np.bool_], NDArray[np.bool_], NDArray[np.int8]]:
+def curve_table() -> tuple[NDArray[np.int16], NDArray[np.bool_], NDArray[np.bool_], NDArray[np.int8]]:
     """By Fn and column: quantity (0 = none), tells of an interval, per cent of what we keep as a ratio; kind by Fn."""
     shape = (_MAX_FN + 1, _COLUMNS)
     ids, interval, percent = np.zeros(shape, np.int16), np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
@@ -214,7 +214,7 @@ class _Reader:
 
     def curve_arrays(self, block: CurveArrays) -> None:
         """Keep the rows whose point, quantity and start are known."""
-        ids, interval, percent, kinds = _curve_table()
+        ids, interval, percent, kinds = curve_table()
         quantity = ids[block.fn, block.column]
         point = self.grid[kinds[block.fn], block.pn]
         known = (point > 0) & (block.start_us != NO_TIME)
@@ -226,7 +226,7 @@ class _Reader:
         start_us = block.start_us - _ZONE_US
         if self.labels.curve == "start":
             start_us = start_us + interval[block.fn, block.column] * step_us
-        value = np.where(percent[block.fn, block.column][:, None], _ratio(block.value), block.value)
+        value = np.where(percent[block.fn, block.column][:, None], ratio(block.value), block.value)
         self._keep_curves(known & (quantity > 0), point, quantity, start_us, block.step_s, value)
 
     def _keep_curves(
@@ -337,12 +337,12 @@ class _Reader:
                 np.array([number], np.int16),
                 np.array([start + (minutes * 60 * US if shift else 0)], np.int64),
                 minutes * 60,
-                _ratio(value) if slot.percent else value,
+                ratio(value) if slot.percent else value,
             )
         return ""
 
 
-def _ratio(percent: F8) -> F8:
+def ratio(percent: F8) -> F8:
     """Per cent with one decimal as a ratio, without the dust of a division."""
     rounded: F8 = np.round(percent / 100, _PERCENT_DIGITS)
     return rounded
@@ -380,4 +380,4 @@ def _number(content: object, slot: _Slot, end_us: int) -> float | None:
     return float(content) if isinstance(content, (int, float)) else None
 
 
-__all__ = ["KINDS", "Key", "Labels", "Readings", "read_answers", "tariff_quantity"]
+__all__ = ["KINDS", "Key", "Labels", "Readings", "curve_table", "ratio", "read_answers", "tariff_quantity"]

@@ -158,6 +158,8 @@ class Verdict(Enum):
 class Answer:
     """The answer to an Ask: its frames in order. whole False: parts are missing and did not come in time.
 
+    broken, faults: what of it could not be read, as far as somebody looked.
+
     sent_us and came_us: our clock at the last sending and at the last part (the round trip of single frames).
     """
 
@@ -169,6 +171,7 @@ class Answer:
     whole: bool = True
     _messages: tuple[Message, ...] | None = None
     broken: str = ""
+    faults: dict[Key, str] = field(default_factory=dict)
 
     def messages(self) -> tuple[Message, ...]:
         """The frames decoded; one that cannot be is left out and named in `broken`."""
@@ -202,7 +205,9 @@ class Answer:
         """Why it was refused, as far as the terminal says."""
         for unit in self.units() if self.afn == CONFIRM else ():
             if unit.fn == 4:
-                return "security error" + (f" {unit.data['error']}" if unit.data and "error" in unit.data else "")
+                return "security error" + (
+                    f" {unit.data['error_type']}" if unit.data and "error_type" in unit.data else ""
+                )
         return self.broken
 
     def errors(self) -> dict[Key, int]:
