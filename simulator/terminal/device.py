@@ -21,6 +21,7 @@ from .parameters import Key, Parameters, Unit
 from .parts import Parts
 from .points import PointBook, Totals
 from .rounds import ControlRound
+from .scripted import scripted_event
 from .settings import Settings
 from .tasks import Tasks
 
@@ -111,21 +112,10 @@ class Terminal:
             elif kind == "clock_drift":
                 self.parts.clock.disturb(at, drift_s_per_day=amount)
             elif kind == "event":
-                self._event(rule.fault.match, at)
+                scripted_event(self.parts, rule.fault.match, at)
             elif kind == "reclose":
                 for item in self.parts.rounds.values():
                     item.relay.reclose(at)
-
-    def _event(self, match: str, at_us: int) -> None:
-        """`ERC21` and the like: an event without a cause, with what little it must hold."""
-        number = int(match[3:]) if match[:3].upper() == "ERC" and match[3:].isdecimal() else 0
-        simple: dict[int, dict[str, object]] = {
-            2: {"terminal": 1, "point": 0},
-            21: {"code": 4},
-            45: {},
-        }
-        if number in simple:
-            self.parts.record(number, at_us, **simple[number])
 
     # --- supply -----------------------------------------------------------------------------------------------
 

@@ -86,8 +86,8 @@ def cut(value: float | None, places: int) -> Decimal | None:
 
 
 def power(value: float | None) -> Decimal | None:
-    """kW with the three digits of format A.2."""
-    if value is None or value != value:
+    """kW with the three digits of format A.2; None where even these are not enough."""
+    if value is None or value != value or abs(value) >= 9_995_000:
         return None
     if not value:
         return Decimal(0)
@@ -98,8 +98,8 @@ def power(value: float | None) -> Decimal | None:
 
 
 def energy(value: float | None) -> Decimal | None:
-    """kWh cut to whole ones (format A.3), or to MWh where seven digits are not enough."""
-    if value is None or value != value:
+    """kWh cut to whole ones (format A.3), or to MWh where seven digits are not enough, or None."""
+    if value is None or value != value or abs(value) >= 1e10:
         return None
     whole = int(value)
     return Decimal(whole) if abs(whole) <= 9_999_999 else Decimal(whole // 1000).scaleb(3)

@@ -7,13 +7,14 @@ of its own. What has no value stays None (EE on the wire).
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from functools import cache
 from typing import Final
 
-from ...protocols.qgdw1376.layout import POINTS_OF_HOUR, Bits, Count, Field, Group, Layout, Node, Variant
+from ...protocols.qgdw1376.layout import POINTS_OF_HOUR, Bits, Count, Field, Group, Layout, Node, Variant, When
 from . import fields
 from .parameters import Unit
 
@@ -66,6 +67,19 @@ def shaped(value: object, form: str, *, register: bool = False, percent: bool = 
     return fields.rounded(number, decimals)
 
 
+def blank(form: str) -> object:
+    """What stands for no value in a format that has no word for it: EE in every byte."""
+    match = re.fullmatch(r"(u|be|bs|hex)(\d+)(@0)?", form)
+    if match is None:
+        return None
+    size = int(match[2]) // 8 if match[1] == "bs" else int(match[2])
+    word = int.from_bytes(b"\xee" * size, "little")
+    if match[1] == "bs":
+        first = 0 if match[3] else 1
+        return [i + first for i in range(8 * size) if word >> i & 1]
+    return "EE" * size if match[1] == "hex" else word
+
+
 def is_register(quantity: str) -> bool:
     """A cumulative reading of the meter, which is cut and not rounded."""
     return (
@@ -85,12 +99,14 @@ def tariff(quantity: str, place: int) -> str:
 
 def _one(node: Field, quantity: str, source: Source) -> object:
     value = source(quantity) if quantity else None
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return blank(node.format)
     percent = node.unit == "%" and quantity.startswith("power_factor") and not quantity.endswith("minutes")
     return shaped(value, node.format, register=is_register(quantity), percent=percent)
 
 
 def _many(count: Count | None, data: Mapping[str, object]) -> int:
-    if count is None:
+    if count is None or count.kind == "end":
         return 0
     if count.kind == "number":
         return count.number
@@ -113,6 +129,9 @@ def _fill(nodes: Sequence[Node], data: Unit, source: Source, place: int = 0) -> 
                 data[node.name] = [
                     _one(node, tariff(node.quantity, i) if node.quantity else "", source) for i in wanted
                 ]
+        elif isinstance(node, When):
+            if data.get(node.field) in node.values:
+                _fill(node.fields, data, source, place)
         elif isinstance(node, Group) and node.name not in data:
             rows: list[Unit] = [{} for _ in range(_many(node.count, data))]
             for i, row in enumerate(rows):

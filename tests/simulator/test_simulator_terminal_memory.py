@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fuhe.protocols.qgdw1376.table import table
+from fuhe.protocols.qgdw1376.units import Unit
 from fuhe.simulator.faults import Fault
 from fuhe.simulator.terminal import fields
 from fuhe.simulator.terminal.agenda import Agenda
@@ -237,3 +239,23 @@ def test_fields_are_read_from_text_and_objects() -> None:
     assert fields.bits(data, "b") == {1, 3} and fields.rows(data, "b") == [] and fields.number(data, "x", 5.0) == 5.0
     assert fields.rounded(float("nan"), 2) is None and fields.cut(12.349999, 2) == Decimal("12.34")
     assert fields.energy(12_345_678.9) == Decimal("12345E3") and fields.energy(None) is None
+
+
+def test_every_event_can_be_scripted_and_told(make_master: Any) -> None:
+    numbers = [row.erc for row in table().ercs if "2013" in row.editions]
+    faults = [Fault(kind="event", target=("terminal",), match=f"ERC{n}/2", start_s=n) for n in numbers]
+    master = make_master(*faults, p9={"record": list(range(1, 65)), "important": list(range(1, 65))})
+    master.bench.step(max(numbers) + 1)
+    told: list[dict[str, Any]] = []
+    at = 0
+    while True:
+        answer = master.ask(0x0E, Unit(0, 1, {"pm": at, "pn": len(numbers)}))
+        if answer.afn != 0x0E:
+            break
+        told += answer.units[0].data["events"]
+        at = answer.units[0].data["pn"]
+        if at == len(numbers):
+            break
+    assert [e["erc"] for e in told] == numbers and not [e for e in told if "raw_hex" in e]
+    circuit = next(e for e in told if e["erc"] == 10)
+    assert (circuit["pn"], circuit["begin"], circuit["phase_a"]) == (2, 1, 1) and circuit["Ua"] is not None
