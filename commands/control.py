@@ -11,7 +11,7 @@ from dataclasses import asdict
 
 import click
 
-from ..control import commands, freeze, orders, proposals
+from ..control import commands, freeze, orders, overrides, proposals, releases
 from ..control.commands import Command
 from ..control.records import Conn, scalar
 from ..control.rules.states import State
@@ -204,7 +204,7 @@ def execute(app: App, name: str, yes: bool, as_json: bool) -> None:
         found = orders.find(conn, name)
         waiting = [c for c in commands.commands(conn, order_id=found.id, live=True) if c.state is State.APPROVED]
         step, devices = list[Command](), set[int]()
-        for c in sorted(waiting, key=lambda c: c.position):
+        for c in sorted(waiting, key=lambda c: c.position or 0):
             if c.device_id in devices or len(devices) < app.config.control.step_limit_terminals:
                 devices.add(c.device_id)
                 step.append(c)
@@ -247,9 +247,9 @@ def override(app: App, command_id: int, interlock: int, second: bool, reason: st
     """2, 3, 4, 12, 14 can never be overridden."""
     with person(app, "command.override_second" if second else "command.override") as (conn, actor):
         if second:
-            commands.override_second(conn, now_us(), actor, command_id, interlock, app.config.control)
+            overrides.override_second(conn, now_us(), actor, command_id, interlock, app.config.control)
         else:
-            commands.override(conn, now_us(), actor, command_id, interlock, reason)
+            overrides.override(conn, now_us(), actor, command_id, interlock, reason)
     say(
         as_json,
         {"command": command_id, "interlock": interlock, "in_force": second},
@@ -287,12 +287,12 @@ def release(
         raise UsageError(tr("--danger and --again take a command's number", "--danger 与 --again 须给命令号"))
     with person(app, "command.release_danger" if danger else "command.release") as (conn, actor):
         if danger:
-            _list(conn, [commands.release_danger(conn, now_us(), actor, int(name), reason)], as_json)
+            _list(conn, [releases.release_danger(conn, now_us(), actor, int(name), reason)], as_json)
         elif again:
-            _list(conn, [commands.repeat_release(conn, now_us(), actor, int(name), reason)], as_json)
+            _list(conn, [releases.repeat_release(conn, now_us(), actor, int(name), reason)], as_json)
         else:
             found = orders.find(conn, name)
-            steps = commands.release_order(conn, now_us(), actor, found.id, app.config.control, margin_kw)
+            steps = releases.release_order(conn, now_us(), actor, found.id, app.config.control, margin_kw)
             if as_json:
                 print_json(
                     [

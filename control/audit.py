@@ -148,12 +148,12 @@ def append(conn: Conn, now_us: int, entries: Sequence[Entry]) -> int:
         last = record_hash(blank)
         values = asdict(blank) | {"hash": last, "time_us": from_us(now_us)}
         rows.append(tuple(values.values()))
-    with conn.cursor() as cursor:
-        cursor.executemany(
-            "INSERT INTO audit (seq, time, actor, role, session, workstation, action, object, before_, after_, reason, "
-            "result, prev_hash, hash) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
-            rows,
-        )
+    columns = (
+        "seq, time, actor, role, session, workstation, action, object, before_, after_, reason, result, prev_hash, hash"
+    )
+    with conn.cursor() as cursor, cursor.copy(f"COPY audit ({columns}) FROM STDIN".encode()) as copy:
+        for row in rows:
+            copy.write_row(row)
     return seq
 
 

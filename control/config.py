@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from .rules.interlocks import Limits
+from .rules.checks import Limits
 
 
 class ControlConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -13,6 +13,8 @@ class ControlConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     environment: "prod" or "test"; a test daemon commands only devices marked simulated, and the reverse.
     restore_margin_kw: spare margin for restoring when the releasing person names none (None = it must be named).
     unknown_read_s: interval of reading the state of a command nobody answered; supervise_s: of looking at held rounds.
+    pace_per_s: trips, parameters and other changes that may leave in a second, 0 = no limit; group_commands: how many
+    commands share a transaction at most; reconcile_devices: devices that came back and are looked at in one step.
     anchor_s: interval of writing the audit's count and last hash to data_dir/audit-anchor.jsonl.
     """
 
@@ -42,6 +44,9 @@ class ControlConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     eta_voluntary: float = 0.8
     unknown_read_s: int = 30
     supervise_s: int = 300
+    pace_per_s: float = 200.0
+    group_commands: int = 500
+    reconcile_devices: int = 50
     anchor_s: int = 3600
 
     def __post_init__(self) -> None:
@@ -49,6 +54,8 @@ class ControlConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
             raise ValueError('control.environment must be "prod" or "test"')
         if not self.verify_at_s or list(self.verify_at_s) != sorted(set(self.verify_at_s)) or self.verify_at_s[0] < 0:
             raise ValueError("control.verify_at_s must be ascending seconds, at least one")
+        if self.pace_per_s < 0 or self.group_commands < 1 or self.reconcile_devices < 1:
+            raise ValueError("control.pace_per_s must not be negative, group_commands and reconcile_devices at least 1")
 
     @property
     def limits(self) -> Limits:

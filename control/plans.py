@@ -2,7 +2,9 @@
 
 CSV columns: seq, measure (shift|avoid|limit|trip), level (I..IV: the mildest level at which the row is used), group,
 customer, device, round, reducible_kw, limit_kw, security_kw, class (P|S|N|F), contact, notice, last_test, importance,
-supply (single|dual) and optionally voluntary, ufls (on an under-frequency feeder), alarm_min, max_hours_day.
+supply (single|dual) and optionally voluntary, ufls (on an under-frequency feeder), alarm_min, max_hours_day, kind
+(trip, period, rest, suspension, float, month, purchase) and params (control/rules/kinds.py). `round` counts relays for
+a trip and total-sum groups for the other kinds, whose relays are named in params.
 A plan is never changed: a new file is a new version. Three people bring it to `approved`, and whoever activates it is
 not the one who approved it.
 """
@@ -13,9 +15,11 @@ import hashlib
 import itertools
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import date, datetime
-from typing import Final
+from typing import Any, Final
+
+from psycopg.types.json import Jsonb
 
 from ..model.lang import tr
 from ..model.times import business_day, from_us, to_us
@@ -25,25 +29,38 @@ from .permissions import require, require_other_person
 from .records import Conn, fetch_all, fetch_one, insert, scalar, update
 from .rounds import device_ids, rounds
 from .rules.choose import Measure
+from .rules.kinds import (
+    KINDS,
+    PLAN_KINDS,
+    Effect,
+    Kind,
+    Scope,
+    limit_kw,
+    parse_parameters,
+    rounds_of,
+    windows,
+)
 from .sheet import Faults, Row, read_sheet
 
 REQUIRED: Final = (
     "seq", "measure", "level", "group", "customer", "device", "round", "reducible_kw", "limit_kw", "security_kw",
     "class", "contact", "notice", "last_test", "importance", "supply",
 )  # fmt: skip
-OPTIONAL: Final = ("voluntary", "ufls", "alarm_min", "max_hours_day")
+OPTIONAL: Final = ("voluntary", "ufls", "alarm_min", "max_hours_day", "kind", "params")
 MEASURES: Final = {m.name.lower(): m for m in Measure} | {
     "错峰": Measure.SHIFT, "避峰": Measure.AVOID, "限电": Measure.LIMIT, "拉闸": Measure.TRIP,
 }  # fmt: skip
 LEVELS: Final = ("I", "II", "III", "IV")
+GROUPS: Final = 8
 CLASSES: Final = ("P", "S", "N", "F")
 TARGET_SHARE: Final = 1.1
 MAX_ALARM_MIN: Final = 15
+LIMIT_ALARM_MIN: Final = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanRow:
-    """One row of a plan: one round of one device. Powers in primary kW."""
+    """One row of a plan: one control of one round or group of one device. Powers in primary kW."""
 
     plan_id: int
     row: int
@@ -67,12 +84,24 @@ class PlanRow:
     ufls: str
     alarm_min: int
     max_hours_day: float | None
+    kind: str = "trip"
+    params: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def rule(self) -> Kind:
+        """What its kind means."""
+        return KINDS[self.kind]
+
+    @property
+    def rounds(self) -> tuple[int, ...]:
+        """The relays that it may open."""
+        return rounds_of(self.rule, self.round, self.params)
 
 
 ROW_SQL: Final = (
     "SELECT plan_id, row, seq, measure, level, group_, customer, device_id, round, reducible_kw, limit_kw, "
     "security_kw, class AS class_, contact, notice, last_test, importance, supply, voluntary, ufls, alarm_min, "
-    "max_hours_day FROM plan_row"
+    "max_hours_day, kind, params FROM plan_row"
 )
 
 
@@ -117,10 +146,17 @@ class Header:
 
 
 def rows_hash(rows: Sequence[PlanRow]) -> str:
-    """SHA-256 over the canonical rows: what was approved must be what is executed."""
-    return hashlib.sha256(
-        canonical([asdict(r) | {"plan_id": 0, "last_test": r.last_test.isoformat()} for r in rows]).encode()
-    ).hexdigest()
+    """SHA-256 over the canonical rows: what was approved must be what is executed.
+
+    A plain trip is written as it was before there were other kinds, so that a plan approved then stays approved.
+    """
+    found = []
+    for row in rows:
+        values = asdict(row) | {"plan_id": 0, "last_test": row.last_test.isoformat()}
+        if row.kind == "trip" and not any(row.params.values()):
+            del values["kind"], values["params"]
+        found.append(values)
+    return hashlib.sha256(canonical(found).encode()).hexdigest()
 
 
 def _parse(row: Row, number: int, devices: dict[str, int]) -> PlanRow | None:
@@ -141,16 +177,34 @@ def _parse(row: Row, number: int, devices: dict[str, int]) -> PlanRow | None:
     hours = row.optional_number("max_hours_day", 0.0, 24.0)
     voluntary = row.flag("voluntary", False)
     group, ufls = row.needed("group"), row.text("ufls").lower()
+    kind = row.choice("kind", PLAN_KINDS) if row.text("kind") else KINDS["trip"]
+    params = _parameters(row, kind, limit) if kind is not None else {}
+    if kind is not None and kind.scope is Scope.GROUP and relay is not None and relay > GROUPS:
+        row.fault("round", tr(f"is the total-sum group here, 1 to {GROUPS}", f"此处为总加组号, 1 至 {GROUPS}"))
     if row.bad:
         return None
     assert seq and measure and level and class_ and supply and device is not None and relay and importance and tested
     assert reducible is not None and limit is not None and security is not None  # a None would have been a fault
+    assert kind is not None
+    usual = LIMIT_ALARM_MIN if kind.effect is Effect.LIMIT else 0
     return PlanRow(
         plan_id=0, row=number, seq=seq, measure=measure.name.lower(), level=level, group_=group, customer=customer,
         device_id=device, round=relay, reducible_kw=reducible, limit_kw=limit, security_kw=security, class_=class_,
         contact=row.text("contact"), notice=row.text("notice"), last_test=tested, importance=importance, supply=supply,
-        voluntary=voluntary, ufls=ufls, alarm_min=alarm or 0, max_hours_day=hours,
+        voluntary=voluntary, ufls=ufls, alarm_min=usual if alarm is None else alarm, max_hours_day=hours,
+        kind=kind.name, params=params,
     )  # fmt: skip
+
+
+def _parameters(row: Row, kind: Kind, limit: float | None) -> dict[str, object]:
+    """The parameters of a row's kind, or a fault for each that is wrong."""
+    params, faults = parse_parameters(kind, row.text("params"))
+    for text in faults:
+        row.fault("params", text)
+    own = kind.name == "period" and not faults and all(w.kw for w in windows(str(params["windows"])))
+    if kind.needs_limit and limit == 0 and not own:
+        row.fault("limit_kw", tr(f"{kind.name} needs a limit above 0", f"{kind.zh}须有大于 0 的定值"))
+    return params
 
 
 def import_plan(conn: Conn, now_us: int, actor: Actor, data: bytes, header: Header) -> Plan:
@@ -167,14 +221,17 @@ def import_plan(conn: Conn, now_us: int, actor: Actor, data: bytes, header: Head
         devices = device_ids(conn)
         known = {(r.device_id, r.round) for r in rounds(conn)}
         faults, found = Faults(), list[PlanRow]()
-        seen: dict[tuple[int, int], int] = {}
+        seen: dict[tuple[int, str, int], int] = {}
         for number, row in enumerate(read_sheet(data, REQUIRED, OPTIONAL, faults), 1):
             parsed = _parse(row, number, devices)
             if parsed is None:
                 continue
-            key = (parsed.device_id, parsed.round)
-            if key not in known:
-                row.fault("round", tr("not in the list of rounds: import it first", "轮次清单中没有: 先导入"))
+            key = (parsed.device_id, parsed.kind, parsed.round)
+            for relay in parsed.rounds:
+                if (parsed.device_id, relay) not in known:
+                    text = tr(f"round {relay} is not in the list of rounds: import it first",
+                              f"轮次清单中没有第 {relay} 轮: 先导入")  # fmt: skip
+                    row.fault("round", text)
             if seen.setdefault(key, row.line) != row.line:
                 row.fault("round", tr(f"stands in row {seen[key]} already", f"已在第 {seen[key]} 行"))
             found.append(parsed)
@@ -192,11 +249,17 @@ def import_plan(conn: Conn, now_us: int, actor: Actor, data: bytes, header: Head
             [Entry(actor=actor, action="plan.import", object=f"plan:{header.name}/{version}", after=values)],
         )
         plan_id = int(insert(conn, "plan", values, "id"))
-        for parsed in found:
-            fields = asdict(parsed) | {"plan_id": plan_id}
-            fields["class"] = fields.pop("class_")
-            insert(conn, "plan_row", fields)
+        _insert_rows(conn, plan_id, found)
         return plan(conn, plan_id)
+
+
+def _insert_rows(conn: Conn, plan_id: int, found: Sequence[PlanRow]) -> None:
+    rows = [asdict(r) | {"plan_id": plan_id, "params": Jsonb(r.params)} for r in found]
+    names = list(rows[0])
+    columns = ", ".join("class" if n == "class_" else n for n in names)
+    query = f"INSERT INTO plan_row ({columns}) VALUES ({', '.join(['%s'] * len(names))})"
+    with conn.cursor() as cursor:
+        cursor.executemany(query.encode(), [[row[n] for n in names] for row in rows])
 
 
 def plan(conn: Conn, plan_id: int) -> Plan:
@@ -248,7 +311,7 @@ def check_plan(header: Plan, rows: Sequence[PlanRow], *, now_us: int, max_test_d
         fault(None, "the rows do not match the hash of the import", "行与导入散列不符")
     if to_us(header.valid_to) <= now_us:
         fault(None, "the validity has ended", "有效期已过")
-    total = sum(r.reducible_kw for r in rows if r.class_ != "P")
+    total = _reducible(rows)
     if total < header.target_kw * TARGET_SHARE:
         fault(
             None,
@@ -276,14 +339,20 @@ def check_plan(header: Plan, rows: Sequence[PlanRow], *, now_us: int, max_test_d
             )
         if row.ufls in ("1", "yes", "true", "是"):
             fault(row, "on an under-frequency shedding feeder", "在低频减载线路上")
-        if row.reducible_kw <= 0:
+        if row.reducible_kw <= 0 and row.rule.effect is not Effect.ENERGY:
             fault(row, "nothing to reduce", "无可压降负荷")
+        if (
+            row.rule.effect is Effect.LIMIT
+            and row.kind != "float"
+            and (limit_kw(row.rule, row.params, row.limit_kw, None) or 0.0) < row.security_kw
+        ):
+            fault(row, "the limit lies below the security load", "定值低于保安负荷")
     by_device: dict[int, list[PlanRow]] = defaultdict(list)
     for row in rows:
         by_device[row.device_id].append(row)
     for device_rows in by_device.values():
         ordered = sorted(device_rows, key=lambda r: r.round)
-        for lower, higher in itertools.pairwise(ordered):
+        for lower, higher in itertools.pairwise([r for r in ordered if r.rule.effect is Effect.CUT]):
             if (MEASURES[lower.measure], lower.seq) > (MEASURES[higher.measure], higher.seq):
                 fault(higher, f"comes before round {lower.round} of the same device", f"先于同装置第 {lower.round} 轮")
         if len({r.customer for r in ordered}) > 1 or len({r.security_kw for r in ordered}) > 1:
@@ -299,6 +368,20 @@ def check_plan(header: Plan, rows: Sequence[PlanRow], *, now_us: int, max_test_d
             f"{customer} 有多台装置: 尚不能共用保安负荷",
         )
     return found
+
+
+def _reducible(rows: Sequence[PlanRow]) -> float:
+    """What the rows promise together, kW: cuts of one device add up, a limit of it stands instead of them."""
+    cut: dict[int, float] = defaultdict(float)
+    limited: dict[int, float] = defaultdict(float)
+    for row in rows:
+        if row.class_ == "P":
+            continue
+        if row.rule.effect is Effect.CUT:
+            cut[row.device_id] += row.reducible_kw
+        elif row.rule.effect is Effect.LIMIT:
+            limited[row.device_id] = max(limited[row.device_id], row.reducible_kw)
+    return sum(max(cut[d], limited[d]) for d in cut.keys() | limited.keys())
 
 
 _NEXT: Final = {

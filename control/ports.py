@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from ..model.control import ControlAction, ControlAnswer, SwitchState
+from ..model.control import ControlAction, ControlAnswer, Setting, Spot, SwitchState
 from ..model.quality import Quality
 from ..model.readings import F8, I2, I8
 
@@ -68,16 +68,19 @@ def target_of(link: str, address: str) -> str:
 class DeviceFacts:
     """What profile, archive and secrets say about a device's control side. None = not known, and then no trip.
 
-    has_protection: the model has a protection state (保电) that `SwitchState.protected` shows; has_contact: the switch
-    position is a feedback contact; has_clock: the model has a clock; has_setpoint: it holds a security setpoint
-    (setpoint_kw, primary kW); keys_ok: passwords and keys are present and have not been refused; model_known: profile
-    and firmware are known; can_control: the profile has control means; target: where a frame would go now
-    (`target_of`), which must be what the second person confirmed.
+    has_protection: the model has a protection state (保电), shown by `SwitchState.protected`; has_exclusion: the same
+    for exclusion (剔除); has_contact: the switch position is a feedback contact; contact_inputs: contacts are state
+    inputs, and the list of rounds says which belongs to which; has_clock: the model has a clock; has_setpoint: it holds
+    a security setpoint (setpoint_kw, primary kW); keys_ok: passwords and keys are present and have not been refused;
+    model_known: profile and firmware are known; can_control: the profile has control means; target: where a frame would
+    go now (`target_of`), which must be what the second person confirmed.
     """
 
     can_control: bool | None = None
     has_protection: bool | None = None
+    has_exclusion: bool | None = None
     has_contact: bool = True
+    contact_inputs: bool = False
     has_clock: bool | None = None
     has_setpoint: bool | None = None
     setpoint_kw: float | None = None
@@ -86,14 +89,32 @@ class DeviceFacts:
     target: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """A life of a device's session: `number` is another one after every login, lost connection or restart; `why` says
+    what began it."""
+
+    number: int
+    why: str = ""
+
+
 class Field(Protocol):
     """Devices as control sees them. Every method may raise LinkError or PeerError; control then knows nothing."""
 
     async def operate(self, device_id: int, action: ControlAction) -> ControlAnswer:
         """Carry out one action; never repeats a frame by itself. `sent` False = no byte left the process."""
 
-    async def read_state(self, device_id: int, round: int) -> SwitchState | None:
-        """The round's state read from the device now; None if it does not answer."""
+    async def read_state(self, device_id: int, spot: Spot) -> SwitchState | None:
+        """The state of this spot read from the device now; None if it does not answer."""
+
+    def settings(self, device_id: int, action: ControlAction) -> tuple[Setting, ...]:
+        """The parameters that must stand in the device before `action` engages, as its protocol names them.
+
+        UsageError: the model has no such control, or a parameter cannot be carried out as given.
+        """
+
+    def epoch(self, device_id: int) -> Epoch | None:
+        """The session's present life; None for a device without a session of its own."""
 
     def power(self, device_id: int, now_us: int, back_s: int) -> PowerWindow:
         """Power of the last back_s seconds."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from ..model.lang import tr
@@ -13,9 +13,10 @@ from .audit import Actor, Entry, append, recorded
 from .config import ControlConfig
 from .permissions import require
 from .ports import PowerWindow
-from .records import Conn, insert, scalar
+from .records import Conn, scalar
 from .rounds import Round, rounds
 from .rules.choose import Candidate, Choice, choose
+from .rules.kinds import Effect, limit_kw
 from .rules.states import HELD, State
 
 # Power of a device (primary kW) over the last `back_s` seconds: the daemon's memory, or the stored readings.
@@ -36,16 +37,25 @@ class Proposal:
     choice: Choice
 
 
-def _rotation(conn: Conn, now_us: int) -> dict[tuple[int, int], tuple[float, int]]:
-    """(device, round) -> (kWh curtailed this season, last use in µs), from our own commands."""
+def _rotation(conn: Conn, now_us: int) -> dict[tuple[int, str, int], tuple[float, int]]:
+    """(device, kind's scope, number) -> (kWh curtailed this season, last use in µs), from our own commands."""
     found = conn.execute(
-        "SELECT device_id, round, "
+        "SELECT device_id, scope, round, "
         "sum(coalesce(measured_kw, 0) * extract(epoch FROM coalesce(released_at, %(now)s) - sent_at))::float8 / 3600, "
         "(extract(epoch FROM max(sent_at)) * 1000000)::int8 FROM command "
-        "WHERE sent_at > %(since)s GROUP BY device_id, round",
+        "WHERE sent_at > %(since)s AND takes_supply(kind) GROUP BY device_id, scope, round",
         {"now": from_us(now_us), "since": from_us(now_us - SEASON_US)},
     ).fetchall()
-    return {(int(d), int(r)): (float(kwh), int(last)) for d, r, kwh, last in found}
+    return {(int(d), str(s), int(r)): (float(kwh), int(last)) for d, s, r, kwh, last in found}
+
+
+def _held(conn: Conn) -> set[tuple[int, int]]:
+    """(device, round) of everything that our commands hold or are about to."""
+    states = [s.value for s in HELD | {State.CHECKING, State.SELECTED, State.SETTING, State.SET}]
+    rows = conn.execute(
+        "SELECT device_id, unnest(rounds) FROM command WHERE state = ANY(%s) AND takes_supply(kind)", (states,)
+    ).fetchall()
+    return {(int(d), int(r)) for d, r in rows}
 
 
 def build_candidates(
@@ -53,17 +63,17 @@ def build_candidates(
 ) -> list[Candidate]:
     """The rows of this level with measured power, rounds, rotation and obstacles (kW primary)."""
     known: dict[tuple[int, int], Round] = {(r.device_id, r.round): r for r in rounds(conn)}
-    rotation = _rotation(conn, now_us)
-    held = {
-        (int(d), int(r))
-        for d, r in conn.execute(
-            "SELECT device_id, round FROM command WHERE state = ANY(%s)",
-            ([s.value for s in HELD | {State.CHECKING, State.SELECTED}],),
-        ).fetchall()
-    }
+    rotation, held = _rotation(conn, now_us), _held(conn)
     states = {
         int(d): (bool(on), bool(q))
         for d, on, q in conn.execute("SELECT device, online, quarantined FROM device_state").fetchall()
+    }
+    protected = {
+        int(r[0])
+        for r in conn.execute(
+            "SELECT device_id FROM protection WHERE lifted_at IS NULL AND (until IS NULL OR until > %s)",
+            (from_us(now_us),),
+        ).fetchall()
     }
     windows: dict[int, PowerWindow] = {}
     candidates = []
@@ -73,16 +83,19 @@ def build_candidates(
         if row.device_id not in windows:
             windows[row.device_id] = power(row.device_id, now_us, WINDOW_S)
         window = windows[row.device_id].good(now_us - WINDOW_S * US, now_us)
-        key = (row.device_id, row.round)
-        round_, obstacles = known.get(key), list[str]()
-        if round_ is not None and round_.tag:
-            obstacles.append(tr(f"tagged: {round_.tag}", f"挂牌: {round_.tag}"))
+        own = [known.get((row.device_id, n)) for n in row.rounds]
+        found = [r for r in own if r is not None]
+        obstacles = [tr(f"tagged: {r.tag}", f"挂牌: {r.tag}") for r in found if r.tag]
+        if row.device_id in protected:
+            obstacles.append(tr("supply protection (保电)", "保电"))
         if row.supply != "single":
             obstacles.append(tr("dual supply: other source not known", "双电源: 另一路状态未知"))
         online = states.get(row.device_id)
         if online is not None and (not online[0] or online[1]):
             obstacles.append(tr("terminal offline or quarantined", "终端离线或隔离"))
-        kwh, last = rotation.get(key, (0.0, 0))
+        kwh, last = rotation.get((row.device_id, row.rule.scope.value, row.round), (0.0, 0))
+        complete = bool(found) and len(found) == len(own)
+        cut = row.rule.effect is Effect.CUT
         candidates.append(
             Candidate(
                 row=row.row,
@@ -91,16 +104,18 @@ def build_candidates(
                 device=row.device_id,
                 round=row.round,
                 customer_class=row.class_,
-                round_kw=round_.load_kw if round_ is not None else None,
+                effect=row.rule.effect,
+                round_kw=sum(r.load_kw for r in found) if complete else None,
+                largest_kw=max(r.load_kw for r in found) if complete else None,
                 p_now_kw=window.last_kw,
                 p_min15_kw=window.min_kw,
                 age_s=None if window.last_us is None else (now_us - window.last_us) / US,
                 floor_kw=row.security_kw,
-                limit_kw=row.limit_kw,
+                limit_kw=row.limit_kw if cut else limit_kw(row.rule, row.params, row.limit_kw, window.last_kw),
                 eta=config.eta_voluntary if row.voluntary else config.eta_direct,
                 curtailed_kwh=kwh,
                 last_used_us=last,
-                is_open=key in held,
+                is_open=any((row.device_id, n) in held for n in row.rounds),
                 obstacles=tuple(obstacles),
             )
         )
@@ -116,8 +131,12 @@ def propose(
     config: ControlConfig,
     *,
     commit: bool = False,
+    named: Collection[int] = (),
 ) -> Proposal:
-    """Choose rows for an order from measured power; a dry run unless `commit`, which stores it (order -> PLANNED)."""
+    """Choose rows for an order from measured power; a dry run unless `commit`, which stores it (order -> PLANNED).
+
+    named: energy rows of the plan that are wanted besides.
+    """
     with recorded(conn, now_us, actor, "command.propose", f"order:{order_id}"):
         require(actor, "command.propose")
         order = orders.lock(conn, order_id) if commit else orders.get(conn, order_id)
@@ -131,7 +150,7 @@ def propose(
         plan = plans.active_plan(conn, order.area)
         rows = plans.plan_rows(conn, plan.id)
         candidates = build_candidates(conn, now_us, rows, order.level, power, config)
-        choice = choose(candidates, gap_kw=order.gap_kw, freshness_s=config.freshness_s)
+        choice = choose(candidates, gap_kw=order.gap_kw, freshness_s=config.freshness_s, named=named)
         by_row = {c.row: c for c in candidates}
         proposal_id = None
         if commit:
@@ -175,15 +194,22 @@ def _store(
         [*values.values(), list(choice.binding)],
     ).fetchone()
     assert row is not None
+    rows = []
     for position, decided in enumerate(choice.rows, 1):
         c = candidates[decided.row]
-        fields = {
-            "proposal_id": row[0], "position": position, "plan_row": c.row, "device_id": c.device, "round": c.round,
-            "chosen": decided.chosen, "expected_kw": decided.expected_kw, "power_kw": c.p_now_kw,
-            "power_min_kw": c.p_min15_kw, "power_age_s": c.age_s, "round_kw": c.round_kw, "floor_kw": c.floor_kw,
-            "reason": decided.reason,
-        }  # fmt: skip
-        insert(conn, "proposal_row", fields)
+        rows.append(
+            (
+                row[0], position, c.row, c.device, c.round, decided.chosen, decided.expected_kw, c.p_now_kw,
+                c.p_min15_kw, c.age_s, c.round_kw, c.floor_kw, c.limit_kw, decided.reason,
+            )
+        )  # fmt: skip
+    with conn.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO proposal_row (proposal_id, position, plan_row, device_id, round, chosen, expected_kw, "
+            "power_kw, power_min_kw, power_age_s, round_kw, floor_kw, limit_kw, reason) "
+            "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+            rows,
+        )
     if choice.feasible:
         orders.move(conn, now_us, actor, order, "plan")
     return int(row[0])

@@ -1,7 +1,8 @@
 """Rounds (轮次): which relay of which device carries which load, and the tags that forbid touching it.
 
 CSV columns: device, round, description, importance, typical_kw, last_test and, where they differ from the defaults,
-last_test_ok, min_off_min, min_on_min, max_trips_day, manual_reclose, tag.
+last_test_ok, min_off_min, min_on_min, max_trips_day, manual_reclose, tag, contact (the state input that is wired to the
+switch as feedback, 0 = none; negative: the input is closed while the switch is open).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from .records import Conn, fetch_all, fetch_one
 from .sheet import Faults, Row, read_sheet
 
 REQUIRED: Final = ("device", "round", "description", "importance", "typical_kw", "last_test")
-OPTIONAL: Final = ("last_test_ok", "min_off_min", "min_on_min", "max_trips_day", "manual_reclose", "tag")
+OPTIONAL: Final = ("last_test_ok", "min_off_min", "min_on_min", "max_trips_day", "manual_reclose", "tag", "contact")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +40,7 @@ class Round:
     last_test_at: datetime | None
     last_test_ok: bool | None
     tag: str
+    contact: int = 0
 
     @property
     def load_kw(self) -> float:
@@ -57,12 +59,13 @@ def _parse(row: Row, devices: dict[str, int], now_us: int) -> Round | None:
     ok = row.flag("last_test_ok", True)
     reclose = row.flag("manual_reclose", True)
     limits = {n: row.optional_integer(n, 0, 10_000) for n in ("min_off_min", "min_on_min", "max_trips_day")}
+    contact = row.optional_integer("contact", -8, 8)
     if row.bad or device is None or number is None or importance is None or typical is None:
         return None
     return Round(
         device_id=device, round=number, description=row.text("description"), importance=importance,
         typical_kw=typical, last_measured_kw=None, manual_reclose=reclose, last_test_at=tested,
-        last_test_ok=ok if tested is not None else None, tag=row.text("tag"), **limits,
+        last_test_ok=ok if tested is not None else None, tag=row.text("tag"), contact=contact or 0, **limits,
     )  # fmt: skip
 
 

@@ -8,12 +8,13 @@ from decimal import Decimal
 from ..acquisition.io.clock import Clock
 from ..acquisition.io.engine import Engine
 from ..acquisition.profile import Profile
-from ..control.ports import DeviceFacts, PowerWindow, target_of
-from ..model.control import ActionKind, ControlAction, ControlAnswer, SwitchState
+from ..control.ports import DeviceFacts, Epoch, PowerWindow, target_of
+from ..model.control import ActionKind, ControlAction, ControlAnswer, Setting, Spot, SwitchState
 from ..model.devices import Device
+from ..model.lang import tr
 from ..model.times import US
 from ..model.work import Duty, Outcome, Priority, Status, WorkItem
-from ..protocols.common.errors import LinkError
+from ..protocols.common.errors import LinkError, UsageError
 from .livepower import LivePower
 
 NEVER_LEFT = frozenset({Status.EXPIRED, Status.CANCELLED, Status.LINK_DOWN, Status.READ_ONLY, Status.QUARANTINED})
@@ -66,7 +67,7 @@ class EngineField:
             refusal=outcome.reason or str(outcome.status),
         )
 
-    async def read_state(self, device_id: int, round: int) -> SwitchState | None:
+    async def read_state(self, device_id: int, spot: Spot) -> SwitchState | None:
         """See `Field`. LinkError in read-only mode where the question itself is a message that the guard stops (MQTT).
 
         The id is new in every life of the daemon: a device refuses an id that it has seen (domain 9.5).
@@ -74,9 +75,12 @@ class EngineField:
         self._reads += 1
         now_us = self._clock.now_us()
         action = ControlAction(
-            id=f"state-{device_id}-{round}-{now_us}-{self._reads}",
+            id=f"state-{device_id}-{spot.round}-{now_us}-{self._reads}",
             kind=ActionKind.READ_STATE,
-            round=round,
+            round=spot.round,
+            group=spot.group,
+            rounds=spot.rounds,
+            contact=spot.contact,
             valid_until_us=now_us + round_us(self._patience_s),
         )
         outcome = await self._submit(device_id, action)
@@ -113,6 +117,7 @@ class EngineField:
         return DeviceFacts(
             can_control=True,
             has_protection=plan.protection,
+            has_exclusion=False,
             has_contact=plan.contact,
             has_clock=plan.clock,
             has_setpoint=False,
@@ -120,6 +125,20 @@ class EngineField:
             model_known=True,
             target=target_of(device.link, device.address),
         )
+
+    def settings(self, device_id: int, action: ControlAction) -> tuple[Setting, ...]:
+        """See `Field`."""
+        device = self._devices.get(device_id)
+        profile = self._profiles.get(device.profile) if device is not None else None
+        if device is None or profile is None:
+            raise UsageError(tr(f"device {device_id} is not in the list in force", f"装置 {device_id} 不在生效档案中"))
+        raise UsageError(
+            tr(f"profile {profile.name} has no {action.kind}", f"设备档 {profile.name} 没有 {action.kind}")
+        )
+
+    def epoch(self, device_id: int) -> Epoch | None:
+        """See `Field`."""
+        return None
 
     async def _submit(self, device_id: int, action: ControlAction) -> Outcome:
         item = WorkItem(

@@ -22,6 +22,7 @@ from .dlt645 import Ask, MeterExchange, Missing, Script
 from .dlt645_read import local
 
 STATE = "04000503"
+FIVE_MINUTES = 6  # units of N2 in half an hour
 _OPEN, _COMMAND, _ALARM, _PROTECTED = 1 << 4, 1 << 6, 1 << 7, 1 << 12
 
 
@@ -46,9 +47,19 @@ def control(exchange: MeterExchange, credentials: Credentials) -> Script:
         )
     if action.kind is ActionKind.READ_STATE:
         return _run(exchange, None)
+    if action.alarm_min:
+        raise UsageError(
+            tr(
+                "a meter sounds no alarm before a trip: alarm_min must be 0",
+                "电表跳闸前无告警延时: alarm_min 须为 0",
+            )
+        )
+    kind, duration = action.kind.value, 0
+    if action.kind is ActionKind.TRIP and action.limit_half_hours:
+        kind, duration = "trip_auto_permit", action.limit_half_hours * FIVE_MINUTES
     access = requests.Access(level=plan.password_level, password=credentials.password, operator=credentials.operator)
     until = local(action.valid_until_us)
-    frame = requests.control(exchange.device.address, action.kind.value, access, until, short_form=plan.short_form)
+    frame = requests.control(exchange.device.address, kind, access, until, n2=duration, short_form=plan.short_form)
     return _run(exchange, frame)
 
 

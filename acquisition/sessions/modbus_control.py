@@ -47,6 +47,13 @@ class ControlExchange(ModbusExchange):
             )
         if self._unit == 0:
             raise UsageError(tr("unit 0 is a broadcast: never for control", "从站 0 为广播地址, 不得用于控制"))
+        if item.action.alarm_min or item.action.limit_half_hours:
+            raise UsageError(
+                tr(
+                    f"device {device.name}: a relay has no alarm and no automatic release (both must be 0)",
+                    f"设备 {device.name}: 继电器无告警延时与自动恢复 (二者须为 0)",
+                )
+            )
         self._plan: ControlPlan = profile.control
         self._action: ControlAction = item.action
         self._write = self._written(device)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from typing import cast, get_args
 
 from ...model.control import ActionKind, ControlAction, ControlAnswer, FrameLog, SwitchState
 from ...model.devices import Credentials, Device
 from ...model.lang import tr
 from ...model.work import Duty, Exchange, Outcome, Request, Status, WorkItem
 from ...protocols.common.errors import PeerError, UsageError
-from ...protocols.mqtt.payload import Answer, Command, encode
+from ...protocols.mqtt.payload import Action, Answer, Command, encode
 from ...protocols.mqtt.signing import MAX_VALIDITY_MS, build_command, key_of, read_answer
 from ..profile import Profile
 
@@ -33,6 +34,10 @@ def open_exchange(device: Device, profile: Profile, item: WorkItem, credentials:
     if profile.control is None or profile.control.means != "mqtt-command":
         raise UsageError(
             tr(f"profile {profile.name} has no control by MQTT", f"设备档 {profile.name} 没有 MQTT 控制方式")
+        )
+    if item.action.kind not in get_args(Action):
+        raise UsageError(
+            tr(f"device {device.name} has no {item.action.kind}", f"设备 {device.name} 没有 {item.action.kind}")
         )
     if not 1 <= item.action.round <= profile.control.rounds:
         raise UsageError(
@@ -86,7 +91,7 @@ class CommandExchange:
             self._key,
             device=self._device.address,
             id=f"{self._action.id}-state" if is_question else self._action.id,
-            action=kind.value,
+            action=cast(Action, kind.value),
             round=self._action.round,
             valid_until_ms=until_ms,
             nonce=self._nonce(),

@@ -8,18 +8,21 @@ Decisions, where the rule leaves room:
 * if that does not reach 105 %, one passed-over row that covers the gap alone may be the whole proposal (a single
   indivisible row) if no earlier measure is skipped by it; interlock 11 then still needs two people to override the step
   limit;
+* a row that limits power counts with what the limit takes off the measured power, never more than its rounds carry;
+* a row that acts at an amount of energy promises no power: it is taken only when a person names it, and counts 0 kW;
 * otherwise the proposal is refused and names what binds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
 from ...model.lang import tr
-from .interlocks import rounds_within_floor
+from .checks import rounds_within_floor
+from .kinds import Effect
 
 TAKE_SHARE: Final = 1.05
 REFUSE_SHARE: Final = 1.15
@@ -38,7 +41,8 @@ class Measure(IntEnum):
 class Candidate:
     """One plan row with what is measured now. Powers in primary kW, None = not known.
 
-    round_kw: larger of typical and last measured load of the round; eta: proven delivery ratio (0.95 direct, 0.8
+    round_kw: larger of typical and last measured load of the round, or of all rounds that take part (largest_kw: of the
+    largest); limit_kw: a cut goes down to it, a LIMIT keeps it; eta: proven delivery ratio (0.95 direct, 0.8
     voluntary); curtailed_kwh and last_used_us: rotation; age_s: age of p_now_kw; is_open: the round is off already;
     obstacles: further reasons why this row cannot be used now (offline, tagged, dual supply, ...).
     """
@@ -54,7 +58,9 @@ class Candidate:
     p_min15_kw: float | None
     age_s: float | None
     floor_kw: float | None
-    limit_kw: float = 0.0
+    effect: Effect = Effect.CUT
+    largest_kw: float | None = None
+    limit_kw: float | None = 0.0
     eta: float = 0.95
     curtailed_kwh: float = 0.0
     last_used_us: int = 0
@@ -91,9 +97,11 @@ def sequence_key(c: Candidate) -> tuple[int, int, float, int, int]:
 
 @dataclass(slots=True)
 class _Terminal:
-    """What has been taken from one terminal so far: rounds (kW) and the lowest round that had to stay on."""
+    """What has been taken from one terminal so far: rounds (kW), whether by a row that acts by itself, and the lowest
+    round that had to stay on."""
 
     taken: list[float]
+    limited: bool = False
     stays_on: int | None = None
 
 
@@ -116,6 +124,10 @@ def _obstacle(c: Candidate, terminal: _Terminal, freshness_s: float) -> str | No
         return tr("load of the round is not known", "轮次负荷未知")
     if c.floor_kw is None:
         return tr("security load is not known", "保安负荷未知")
+    if terminal.limited or (terminal.taken and c.effect is not Effect.CUT):
+        return tr("another row of this terminal is taken already", "本终端已取另一行")
+    if c.effect is not Effect.CUT:
+        return _limit_obstacle(c)
     if terminal.stays_on is not None and c.round > terminal.stays_on:
         return tr(
             f"round {terminal.stays_on} of this terminal stays on, so round {c.round} does too",
@@ -130,15 +142,41 @@ def _obstacle(c: Candidate, terminal: _Terminal, freshness_s: float) -> str | No
     return None
 
 
+def _limit_obstacle(c: Candidate) -> str | None:
+    """The same for what limits power or energy: the terminal opens rounds by itself, one at a time, above the limit."""
+    assert c.p_min15_kw is not None and c.round_kw is not None and c.floor_kw is not None
+    if rounds_within_floor(c.p_min15_kw, [c.round_kw], c.floor_kw):
+        return None
+    if c.effect is Effect.LIMIT:
+        if c.limit_kw is None or c.largest_kw is None:
+            return tr("limit not known", "定值未知")
+        if c.limit_kw - c.largest_kw >= c.floor_kw:
+            return None
+        left = c.limit_kw - c.largest_kw
+    else:
+        left = c.p_min15_kw - c.round_kw
+    return tr(
+        f"floor: the last round to open would leave {left:.1f} kW, floor {c.floor_kw:.1f} kW",
+        f"保安负荷: 末轮跳闸后余 {left:.1f} kW, 下限 {c.floor_kw:.1f} kW",
+    )
+
+
 def _reduction(c: Candidate, terminal: _Terminal) -> float:
-    """a = η · min(round, P − already taken − max(limit, floor)), never negative, kW."""
+    """a = η · min(rounds, P − already taken − max(limit, floor)), never negative, kW."""
     assert c.p_now_kw is not None and c.round_kw is not None and c.floor_kw is not None  # _obstacle saw to it
+    if c.effect is Effect.ENERGY or c.limit_kw is None:
+        return 0.0
     room = c.p_now_kw - sum(terminal.taken) - max(c.limit_kw, c.floor_kw)
     return c.eta * max(0.0, min(c.round_kw, room))
 
 
-def choose(candidates: Sequence[Candidate], *, gap_kw: float, freshness_s: float = 300.0) -> Choice:
-    """The rows to cut for a gap of gap_kw (kW): sum of expected reductions from 105 % to 115 % of it, or refused."""
+def choose(
+    candidates: Sequence[Candidate], *, gap_kw: float, freshness_s: float = 300.0, named: Collection[int] = ()
+) -> Choice:
+    """The rows to cut for a gap of gap_kw (kW): sum of expected reductions from 105 % to 115 % of it, or refused.
+
+    named: energy rows that a person wants besides; they count nothing toward the gap.
+    """
     target, most = gap_kw * TAKE_SHARE, gap_kw * REFUSE_SHARE
     terminals: dict[int, _Terminal] = {}
     decided: dict[int, RowChoice] = {}
@@ -147,6 +185,9 @@ def choose(candidates: Sequence[Candidate], *, gap_kw: float, freshness_s: float
     total = 0.0
     ordered = sorted(candidates, key=sequence_key)
     for c in ordered:
+        if c.effect is Effect.ENERGY and c.row in named:
+            decided[c.row] = _named(c, terminals.setdefault(c.device, _Terminal(taken=[])), freshness_s)
+            continue
         if total >= target:
             decided[c.row] = RowChoice(
                 row=c.row, chosen=False, expected_kw=0.0, reason=tr("not needed: target reached", "已达目标, 无需")
@@ -160,6 +201,10 @@ def choose(candidates: Sequence[Candidate], *, gap_kw: float, freshness_s: float
                 f"措施 {large[0][0].measure.name.lower()} 未用尽 (行 {large[0][0].row})",
             )
         expected = 0.0 if obstacle else _reduction(c, terminal)
+        if obstacle is None and c.effect is Effect.ENERGY:
+            obstacle = tr(
+                "acts at an amount of energy, promises no power: name it to take it", "按电量控制, 不计压降: 须指名"
+            )
         if obstacle is None and expected <= 0:
             obstacle = tr("nothing to cut above limit and floor", "限额与保安负荷以上无可切")
         if obstacle is None and total + expected > most:
@@ -170,12 +215,13 @@ def choose(candidates: Sequence[Candidate], *, gap_kw: float, freshness_s: float
             )
         if obstacle is not None:
             blocked += 1
-            if not c.is_open:
+            if not c.is_open and c.effect is Effect.CUT:
                 terminal.stays_on = min(c.round, terminal.stays_on or c.round)
             decided[c.row] = RowChoice(row=c.row, chosen=False, expected_kw=expected, reason=obstacle)
             continue
         assert c.round_kw is not None
         terminal.taken.append(c.round_kw)
+        terminal.limited = c.effect is not Effect.CUT
         total += expected
         reason = tr(
             f"sequence {c.seq}: {expected:.1f} kW of measured {c.p_now_kw:.1f} kW; sum {total:.1f} of {target:.1f} kW",
@@ -198,6 +244,14 @@ def choose(candidates: Sequence[Candidate], *, gap_kw: float, freshness_s: float
     if blocked:
         binding += sorted({r.reason for r in rows if not r.chosen})
     return Choice(rows=rows, total_kw=total, target_kw=target, feasible=False, over=False, binding=tuple(binding))
+
+
+def _named(c: Candidate, terminal: _Terminal, freshness_s: float) -> RowChoice:
+    obstacle = _obstacle(c, terminal, freshness_s)
+    if obstacle is None and c.round_kw is not None:
+        terminal.taken.append(c.round_kw)
+        terminal.limited = True
+    return RowChoice(row=c.row, chosen=obstacle is None, expected_kw=0.0, reason=obstacle or tr("named", "指名"))
 
 
 def _single(rows: Sequence[RowChoice], only: Candidate, expected: float, target: float) -> Choice:

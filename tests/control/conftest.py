@@ -23,9 +23,19 @@ from fuhe.control.audit import Actor
 from fuhe.control.commands import Command
 from fuhe.control.config import ControlConfig
 from fuhe.control.executor import Executor
-from fuhe.control.ports import DeviceFacts, PowerWindow, target_of
-from fuhe.model.control import ActionKind, ControlAction, ControlAnswer, FrameLog, SwitchState
+from fuhe.control.ports import DeviceFacts, Epoch, PowerWindow, target_of
+from fuhe.model.control import (
+    ActionKind,
+    ControlAction,
+    ControlAnswer,
+    FrameLog,
+    Setting,
+    SettingResult,
+    Spot,
+    SwitchState,
+)
 from fuhe.model.times import DAY_US, US, from_us
+from fuhe.protocols.common.errors import UsageError
 from fuhe.storage.database import Database
 
 PASSWORD = "correct horse"
@@ -54,7 +64,13 @@ class FakeRound:
 
 
 FACTS = DeviceFacts(
-    can_control=True, has_protection=True, has_clock=True, has_setpoint=False, keys_ok=True, model_known=True
+    can_control=True,
+    has_protection=True,
+    has_exclusion=False,
+    has_clock=True,
+    has_setpoint=False,
+    keys_ok=True,
+    model_known=True,
 )
 
 
@@ -74,11 +90,27 @@ class FakeDevice:
     clock_offset_s: float | None = 1.0
     stale_since_us: int | None = None
     manual_close: bool = False
+    excluded: bool | None = False
+    remind: bool | None = False
+    engaged: set[str] = field(default_factory=set)
+    held: set[int] = field(default_factory=set)
+    limit_kw: float | None = None
+    stored: dict[tuple[str, int], dict[str, object]] = field(default_factory=dict)
+    spoils: str = ""
+    epoch: Epoch | None = None
+    kinds: tuple[str, ...] = ()
 
     @property
     def kw(self) -> float:
         """Power drawn now."""
-        return self.base_kw + sum(r.kw for r in self.rounds.values() if not r.open)
+        return self.base_kw + sum(r.kw for n, r in self.rounds.items() if not r.open and n not in self.held)
+
+    def obey_limit(self, rounds: tuple[int, ...], limit_kw: float) -> None:
+        """What a terminal does by itself: one round after the other opens while the power is above the limit."""
+        self.limit_kw = limit_kw
+        for number in sorted(rounds):
+            if self.kw > limit_kw:
+                self.held.add(number)
 
 
 @dataclass
@@ -114,15 +146,11 @@ class FakeField:
             return ControlAnswer(action_id=action.id, sent=False, acknowledged=None, refusal="link down")
         self.observe(action, device_id)
         self.frames.append((device_id, action))
-        relay = device.rounds[action.round]
-        if device.mode in ("good", "silent", "wrong_id"):
-            if action.kind is ActionKind.TRIP:
-                relay.blocked = True
-                relay.open = action.alarm_min == 0
-            else:
-                relay.blocked = False
-                if not device.manual_close:
-                    relay.open = False
+        results: tuple[SettingResult, ...] = ()
+        if action.kind is ActionKind.WRITE_SETTINGS:
+            results = self._written(device, action)
+        elif device.mode in ("good", "silent", "wrong_id"):
+            self._carried_out(device, action)
         if device.mute_after:
             device.reads, device.mute_after = "none", False
         if self.crash_after(action):
@@ -134,16 +162,74 @@ class FakeField:
             return ControlAnswer(action_id=action.id, sent=True, acknowledged=False, refusal="password wrong (04)")
         frames = (FrameLog(time_us=self.clock(), direction="out", hex="68 ** 16"),)
         key = "other" if device.mode == "wrong_id" else action.id
-        return ControlAnswer(action_id=key, sent=True, acknowledged=True, frames=frames)
+        return ControlAnswer(action_id=key, sent=True, acknowledged=True, frames=frames, settings=results)
 
-    async def read_state(self, device_id: int, round: int) -> SwitchState | None:
+    def _carried_out(self, device: FakeDevice, action: ControlAction) -> None:
+        relay = device.rounds[action.round]
+        name, _, switch = action.kind.value.rpartition("_")
+        if action.kind is ActionKind.TRIP:
+            relay.blocked = True
+            relay.open = action.alarm_min == 0
+        elif action.kind in (ActionKind.PERMIT_CLOSE, ActionKind.DIRECT_CLOSE):
+            relay.blocked = False
+            if not device.manual_close:
+                relay.open = False
+        elif name == "protect":
+            device.protected = switch == "on"
+        elif name == "exclude":
+            device.excluded = switch == "on"
+        elif name == "remind":
+            device.remind = switch == "on"
+        elif switch == "on":
+            device.engaged.add(name)
+            limit = device.stored.get(("limit", action.group), {}).get("kw")
+            if isinstance(limit, float):
+                device.obey_limit(action.rounds, limit)
+        else:
+            device.engaged.discard(name)
+            device.held.clear()
+
+    def _written(self, device: FakeDevice, action: ControlAction) -> tuple[SettingResult, ...]:
+        found = []
+        for s in action.settings:
+            values: dict[str, object] | None = dict(s.values)
+            if device.mode in ("silent", "dead"):
+                found.append(SettingResult(item=s.item, pn=s.pn, wanted=s.values, fault="no answer"))
+                continue
+            if device.mode == "refuse":
+                found.append(SettingResult(item=s.item, pn=s.pn, wanted=s.values, written=False, fault="denied"))
+                continue
+            if device.spoils == s.item and values is not None:
+                values = values | {"kw": -1.0}
+            device.stored[s.item, s.pn] = values or {}
+            differs = tuple(k for k, v in s.values.items() if (values or {}).get(k) != v)
+            found.append(
+                SettingResult(item=s.item, pn=s.pn, wanted=s.values, written=True, read=values, differences=differs)
+            )
+        return tuple(found)
+
+    def settings(self, device_id: int, action: ControlAction) -> tuple[Setting, ...]:
+        if action.kind.value.removesuffix("_on") not in self.devices[device_id].kinds:
+            raise UsageError("no such control in this model")
+        return (
+            Setting(item="limit", pn=action.group, values={"kw": action.params.get("limit_kw")}),
+            Setting(item="rounds", pn=action.group, values={"rounds": list(action.rounds)}),
+        )
+
+    def epoch(self, device_id: int) -> Epoch | None:
+        return self.devices[device_id].epoch
+
+    async def read_state(self, device_id: int, spot: Spot) -> SwitchState | None:
         device = self.devices[device_id]
         if device.reads != "good":
             return None
-        relay = device.rounds[round]
+        relay = device.rounds[spot.round]
         return SwitchState(
-            time_us=self.clock(), open=relay.open, command_trip=relay.blocked, protected=device.protected, alarm=False
-        )
+            time_us=self.clock(), open=relay.open, command_trip=relay.blocked, protected=device.protected, alarm=False,
+            excluded=device.excluded, remind=device.remind, engaged=tuple(sorted(device.engaged)),
+            outputs=tuple(sorted({n for n, r in device.rounds.items() if r.blocked} | device.held)),
+            limit_kw=device.limit_kw,
+        )  # fmt: skip
 
     def power(self, device_id: int, now_us: int, back_s: int) -> PowerWindow:
         rows = [(t, kw[device_id]) for t, kw in self.log if device_id in kw and now_us - back_s * US <= t <= now_us]
@@ -188,9 +274,14 @@ class World:
         command = commands.get(self._eyes, number)
         assert command.device_id == device_id
         done = {r.action for r in audit.read(self._eyes, object_=f"command:{number}") if r.result == "ok"}
-        if action.kind is ActionKind.TRIP:
+        signed = {"command.submit", "command.execute", "command.pass"}
+        signed |= {"command.approve"} if command.signatures == 2 else set()
+        if action.kind is ActionKind.WRITE_SETTINGS:
+            assert command.state == "SETTING" and command.sent_at is None and signed | {"command.set"} <= done
+        elif action.kind is command.rule.engage:
             assert command.state == "SENT" and command.sent_at is not None
-            assert {"command.submit", "command.approve", "command.execute", "command.pass", "command.send"} <= done
+            assert signed | {"command.send"} <= done
+            assert not command.rule.settings or "command.equal" in done
         elif "cancel" in action.id:
             assert "command.cancel_send" in done and command.cancel_sent_at is not None
         else:
@@ -339,8 +430,7 @@ class World:
         self.executor = self.new_executor()
 
     def kill(self, executor: Executor) -> None:
-        executor._thread.shutdown(wait=True)
-        executor._drop_connection()
+        executor._groups.close()
 
     def close(self) -> None:
         self.kill(self.executor)

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from fuhe.control import audit, commands, freeze, orders, proposals, rounds
+from fuhe.control import audit, commands, freeze, orders, overrides, proposals, releases, rounds
 from fuhe.control.commands import Command
 from fuhe.control.executor import NO_CONTROL, NORMAL
 from fuhe.control.rules.states import State
@@ -71,7 +71,7 @@ async def test_unreadable_unknown_never_resolves_by_itself(world: Any) -> None:
     world.execute(made)
     await world.run(3600, every=600)
     assert of(world, world.alpha).state is State.UNKNOWN
-    commands.release_danger(world.conn, world.now_us, world.people["guard"], of(world, world.alpha).id, "lift stuck")
+    releases.release_danger(world.conn, world.now_us, world.people["guard"], of(world, world.alpha).id, "lift stuck")
     world.field.devices[world.alpha].mode = "good"
     world.field.devices[world.alpha].reads = "good"
     await world.run(120)
@@ -184,8 +184,8 @@ async def test_notice_and_step_interval_and_override(world: Any) -> None:
     world.approve(made)
     orders.activate(world.conn, world.now_us, world.people["dispatcher"], world.order_id)
     a, b = made
-    commands.override(world.conn, world.now_us, world.people["dispatcher"], a.id, 8, "storm")
-    commands.override_second(world.conn, world.now_us, world.people["guard"], a.id, 8, world.config)
+    overrides.override(world.conn, world.now_us, world.people["dispatcher"], a.id, 8, "storm")
+    overrides.override_second(world.conn, world.now_us, world.people["guard"], a.id, 8, world.config)
     world.execute(made)
     await world.step()
     assert world.states() == ["VERIFYING", "BLOCKED"], "8 overridden for one command only"
@@ -217,7 +217,7 @@ async def test_releases_go_on_without_control(world: Any) -> None:
     world.execute(made)
     await world.run(180)
     world.executor._clock_fault = lambda: "journal's disk refuses"
-    commands.release_order(world.conn, world.now_us, world.people["dispatcher"], world.order_id, world.config)
+    releases.release_order(world.conn, world.now_us, world.people["dispatcher"], world.order_id, world.config)
     await world.run(180)
     assert world.states() == ["CLOSED", "CLOSED"] and world.executor.mode == NO_CONTROL
 
@@ -245,14 +245,14 @@ async def test_release_without_answer_is_read_not_resent(world: Any) -> None:
     world.execute(made)
     await world.run(180)
     world.field.devices[world.beta].mode = "dead"
-    commands.release_order(world.conn, world.now_us, world.people["dispatcher"], world.order_id, world.config)
+    releases.release_order(world.conn, world.now_us, world.people["dispatcher"], world.order_id, world.config)
     await world.run(300)
     c = of(world, world.beta)
     assert c.state is State.RELEASING and "not acknowledged" in c.attention
     closes = [a for d, a in world.field.frames if d == world.beta and a.kind is not ActionKind.TRIP]
     assert len(closes) == 1
     world.field.devices[world.beta].mode = "good"
-    commands.repeat_release(world.conn, world.now_us, world.people["dispatcher"], c.id, "line repaired")
+    releases.repeat_release(world.conn, world.now_us, world.people["dispatcher"], c.id, "line repaired")
     await world.run(120)
     assert world.states() == ["CLOSED", "CLOSED"]
     assert len({a.id for d, a in world.field.frames}) == len(world.field.frames), "every frame has its own key"
@@ -263,7 +263,7 @@ async def test_restoring_waits_for_people_and_reminds(world: Any) -> None:
     world.execute(made)
     await world.run(180)
     world.field.devices[world.beta].manual_close = True
-    commands.release_order(world.conn, world.now_us, world.people["dispatcher"], world.order_id, world.config)
+    releases.release_order(world.conn, world.now_us, world.people["dispatcher"], world.order_id, world.config)
     await world.run(2100, every=60)
     c = of(world, world.beta)
     assert c.state is State.RELEASED and "call" in c.attention

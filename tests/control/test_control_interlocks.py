@@ -7,17 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from fuhe.control.rules.interlocks import (
-    TABLE,
-    Evidence,
-    Limits,
-    Use,
-    Verdict,
-    check_all,
-    failed,
-    is_single_address,
-    rounds_within_floor,
-)
+from fuhe.control.rules.checks import Evidence, Limits, Verdict, is_single_address, rounds_within_floor
+from fuhe.control.rules.interlocks import TABLE, check_all, failed
+from fuhe.control.rules.kinds import Use
 from fuhe.model.control import SwitchState
 from fuhe.model.times import DAY_US, US
 
@@ -34,7 +26,7 @@ GOOD = Evidence(
     has_clock=True, keys_ok=True, model_known=True, live_test_us=NOW - 30 * DAY_US, live_test_ok=True, step_kw=100.0,
     step_terminals=2, order_kw=500.0, address="000000000012", conflicts=0, test_environment=True, simulated=True,
     cause_ended=True, margin_kw=1000.0, pickup_kw=100.0, frozen=False,
-    targets=(TARGET, TARGET, TARGET),
+    targets=(TARGET, TARGET, TARGET), has_contact=True, has_exclusion=False, rounds=(1,),
 )  # fmt: skip
 LIMITS = Limits(county_load_kw=100_000.0)
 

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from fuhe.control import accounts, audit, commands, freeze, orders, plans, proposals, rounds
+from fuhe.control import accounts, audit, commands, freeze, orders, overrides, plans, proposals, rounds
 from fuhe.control.audit import Actor
 from fuhe.control.permissions import MAY, Role
 from fuhe.model.times import US, from_us
@@ -152,19 +152,19 @@ def test_override_needs_dispatcher_and_second_and_8_9_11(world: Any) -> None:
     now, dispatcher, guard = world.now_us, world.people["dispatcher"], world.people["guard"]
     for never in (1, 2, 3, 4, 5, 6, 7, 10, 12, 13, 14, 15, 16):
         with pytest.raises(UsageError, match="never"):
-            commands.override(world.conn, now, dispatcher, c.id, never, "because")
+            overrides.override(world.conn, now, dispatcher, c.id, never, "because")
     with pytest.raises(UsageError, match="may not"):
-        commands.override(world.conn, now, guard, c.id, 8, "because")
+        overrides.override(world.conn, now, guard, c.id, 8, "because")
     with pytest.raises(UsageError, match="reason"):
-        commands.override(world.conn, now, dispatcher, c.id, 8, "")
+        overrides.override(world.conn, now, dispatcher, c.id, 8, "")
     with pytest.raises(UsageError, match="first"):
-        commands.override_second(world.conn, now, guard, c.id, 8, world.config)
-    commands.override(world.conn, now, dispatcher, c.id, 8, "storm")
-    assert commands.overrides(world.conn, c) == set(), "one signature is none"
+        overrides.override_second(world.conn, now, guard, c.id, 8, world.config)
+    overrides.override(world.conn, now, dispatcher, c.id, 8, "storm")
+    assert not overrides.overrides(world.conn, [c]), "one signature is none"
     with pytest.raises(UsageError, match="second person"):
-        commands.override_second(world.conn, now, dispatcher, c.id, 8, world.config)
-    commands.override_second(world.conn, now, guard, c.id, 8, world.config)
-    assert commands.overrides(world.conn, c) == {8}
+        overrides.override_second(world.conn, now, dispatcher, c.id, 8, world.config)
+    overrides.override_second(world.conn, now, guard, c.id, 8, world.config)
+    assert overrides.overrides(world.conn, [c]) == {c.id: {8}}
 
 
 async def test_freeze_by_one_lift_by_two(world: Any) -> None:

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
-from fuhe.control import audit, commands
+from fuhe.control import audit, commands, releases
 from fuhe.control.commands import Command
-from fuhe.control.evidence import _history
+from fuhe.control.evidence import Question, Seen, collect
+from fuhe.control.executor import EMPTY
 from fuhe.control.ports import target_of
+from fuhe.control.rules.kinds import Use
 from fuhe.control.rules.states import State
 from fuhe.model.control import ActionKind
 from fuhe.model.times import US
@@ -119,7 +121,7 @@ async def test_killed_between_commit_and_frame_of_a_release_asks_for_a_person(wo
     world.execute(made)
     await world.run(180)
     dispatcher = world.people["dispatcher"]
-    commands.release_order(world.conn, world.now_us, dispatcher, world.order_id, world.config)
+    releases.release_order(world.conn, world.now_us, dispatcher, world.order_id, world.config)
     world.field.crash_before = lambda action: action.kind is not ActionKind.TRIP
     with pytest.raises(world.crash):
         await world.step()
@@ -130,7 +132,7 @@ async def test_killed_between_commit_and_frame_of_a_release_asks_for_a_person(wo
     waiting = [commands.get(world.conn, c.id) for c in waiting]
     assert waiting and all(c.state is State.RELEASING and "--again" in c.attention for c in waiting)
     for c in waiting:
-        commands.repeat_release(world.conn, world.now_us, dispatcher, c.id, "daemon was killed")
+        releases.repeat_release(world.conn, world.now_us, dispatcher, c.id, "daemon was killed")
     await world.run(600, every=60)
     assert set(world.states()) == {"CLOSED"}
     closes = [a for d, a in world.field.frames if d == world.alpha and a.kind is ActionKind.PERMIT_CLOSE]
@@ -152,7 +154,7 @@ async def test_an_order_is_not_released_past_an_alarm_that_still_runs(world: Any
     assert set(world.states()) == {"ALARMING"}
     dispatcher = world.people["dispatcher"]
     with pytest.raises(UsageError, match="on their way"):
-        commands.release_order(world.conn, world.now_us, dispatcher, world.order_id, world.config)
+        releases.release_order(world.conn, world.now_us, dispatcher, world.order_id, world.config)
 
 
 async def test_submitting_again_is_recorded_with_everything_that_it_clears(world: Any) -> None:
@@ -184,6 +186,7 @@ async def test_a_trip_that_was_cancelled_in_its_alarm_does_not_count_as_hours_wi
     commands.cancel(world.conn, world.now_us, world.people["guard"], c.id, "load came back")
     await world.run(30)
     assert of(world, world.alpha).state is State.CANCELLED
-    later = _history(world.conn, replace(c, id=0), world.now_us + 3600 * US)
-    hours = later["hours_today"]
-    assert isinstance(hours, float) and hours < 0.1 and later["trips_today"] == 1
+    later_us = world.now_us + 3600 * US
+    seen = Seen(now_us=later_us, power=EMPTY, switch=None, online=None, clock_offset_s=None, facts=None)
+    (later,) = collect(world.conn, later_us, [Question(replace(c, id=0), Use.TRIP, seen)], world.config)
+    assert later.hours_today is not None and later.hours_today < 0.1 and later.trips_today == 1

@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fuhe.control.rules.choose import REFUSE_SHARE, TAKE_SHARE, Candidate, Measure, choose, sequence_key
+from fuhe.control.rules.kinds import KINDS
 from fuhe.control.rules.restore import CutRow, clpu_factor, restore_plan
 from fuhe.control.rules.states import Event
-from fuhe.control.rules.verify import DropEvidence, load_is_back, resolve_unknown, verify_drop
+from fuhe.control.rules.verify import DropEvidence, load_is_back, resolve_unknown, shows, verify_drop
 from fuhe.model.control import SwitchState
 
 
@@ -143,13 +144,19 @@ def test_verify_numbers(
         assert found.drop_kw is None  # type: ignore[attr-defined]
 
 
+def resolved(switch: SwitchState | None, now_us: int) -> Event | None:
+    """What a state says about a trip of round 1 that may act until 5."""
+    shown = shows(KINDS["trip"], 1, switch)
+    return resolve_unknown(shown, read=switch is not None, now_us=now_us, last_act_us=5)[0]
+
+
 def test_unknown_is_resolved_by_state_only() -> None:
-    assert resolve_unknown(None, now_us=10, last_act_us=5)[0] is None
-    assert resolve_unknown(CLOSED, now_us=4, last_act_us=5)[0] is None, "it may still act"
-    assert resolve_unknown(CLOSED, now_us=5, last_act_us=5)[0] is Event.FAIL
-    assert resolve_unknown(SwitchState(time_us=0, open=True), now_us=1, last_act_us=5)[0] is Event.ACK
-    assert resolve_unknown(SwitchState(time_us=0, open=None), now_us=9, last_act_us=5)[0] is None
-    assert resolve_unknown(SwitchState(time_us=0, open=False, alarm=True), now_us=9, last_act_us=5)[0] is Event.ACK
+    assert resolved(None, 10) is None
+    assert resolved(CLOSED, 4) is None, "it may still act"
+    assert resolved(CLOSED, 5) is Event.FAIL
+    assert resolved(SwitchState(time_us=0, open=True), 1) is Event.ACK
+    assert resolved(SwitchState(time_us=0, open=None), 9) is None
+    assert resolved(SwitchState(time_us=0, open=False, alarm=True), 9) is Event.ACK
 
 
 def test_load_is_back() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fuhe.control import audit, commands, orders
+from fuhe.control import audit, orders, releases
 
 
 async def test_from_order_to_closed(world: Any) -> None:
@@ -22,7 +22,7 @@ async def test_from_order_to_closed(world: Any) -> None:
     assert world.states() == ["EFFECTIVE", "EFFECTIVE"]
     assert [round(c.measured_kw) for c in world.all()] == [300, 200]
     dispatcher = world.people["dispatcher"]
-    released = commands.release_order(world.conn, world.now_us, dispatcher, world.order_id, world.config)
+    released = releases.release_order(world.conn, world.now_us, dispatcher, world.order_id, world.config)
     assert [(c.customer, step.block) for c, step in released] == [("beta", 1), ("alpha", 2)]
     await world.step()
     assert world.states() == ["RELEASING", "CLOSED"], "the second block waits"

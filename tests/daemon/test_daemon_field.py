@@ -12,7 +12,7 @@ from fuhe.acquisition.io.engine import Engine
 from fuhe.acquisition.profiles import load_profiles
 from fuhe.daemon.field import CLOCK_KEPT_S, EngineField
 from fuhe.daemon.livepower import LivePower
-from fuhe.model.control import ActionKind, ControlAction, ControlAnswer
+from fuhe.model.control import ActionKind, ControlAction, ControlAnswer, Spot
 from fuhe.model.devices import Device
 from fuhe.model.times import US
 from fuhe.model.work import Outcome, Status, WorkItem
@@ -73,8 +73,8 @@ async def test_a_question_for_the_state_never_uses_an_id_again_not_even_in_anoth
         clock = StillClock()
         clock.us = start
         made, engine = field(Outcome(status=Status.SILENT), clock)
-        assert await made.read_state(1, 1) is None
-        assert await made.read_state(1, 1) is None
+        assert await made.read_state(1, Spot()) is None
+        assert await made.read_state(1, Spot()) is None
         ids += [item.action.id for item in engine.items if item.action is not None]
     assert len(set(ids)) == 4
 
@@ -82,7 +82,7 @@ async def test_a_question_for_the_state_never_uses_an_id_again_not_even_in_anoth
 async def test_a_state_that_may_not_be_asked_for_in_read_only_mode_says_so() -> None:
     made, _ = field(Outcome(status=Status.READ_ONLY, reason="read-only mode: nothing was sent"))
     with pytest.raises(LinkError, match="read-only"):
-        await made.read_state(1, 1)
+        await made.read_state(1, Spot())
 
 
 def test_a_clock_offset_does_not_stay_true_for_ever() -> None:

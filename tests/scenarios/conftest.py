@@ -26,7 +26,7 @@ from argon2 import PasswordHasher
 from click.testing import CliRunner
 
 from fuhe.cli import root
-from fuhe.control import accounts, commands, orders, plans, proposals, rounds
+from fuhe.control import accounts, commands, orders, plans, proposals, releases, rounds
 from fuhe.control.audit import Actor
 from fuhe.control.commands import Command
 from fuhe.control.config import ControlConfig
@@ -317,7 +317,7 @@ class County:
 
     def release(self) -> None:
         """The dispatch ends the order; restoring is asked for."""
-        commands.release_order(self.conn, self.now_us, self.people["dispatcher"], self.order_id, self.rules)
+        releases.release_order(self.conn, self.now_us, self.people["dispatcher"], self.order_id, self.rules)
 
     # -- records ------------------------------------------------------------------------------------------------------
 

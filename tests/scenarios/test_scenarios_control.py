@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from fuhe.control import audit, commands, orders
+from fuhe.control import audit, orders, releases
 from fuhe.control.rules.states import State
 
 Make = Callable[..., Any]
@@ -142,7 +142,7 @@ def test_in_read_only_mode_no_write_leaves_on_any_wire(county: Make, meter: Make
     c.configure()
     c.start_daemon()
     for x in c.all():
-        commands.repeat_release(c.conn, c.now_us, c.people["dispatcher"], x.id, "back to normal mode")
+        releases.repeat_release(c.conn, c.now_us, c.people["dispatcher"], x.id, "back to normal mode")
     c.until_state(State.CLOSED)
 
 
