@@ -193,6 +193,11 @@ class TerminalSession:
         else:
             self.ec2_read = end
 
+    def remember(self, ec1: int | None, ec2: int | None) -> None:
+        """Where reading went on in an earlier life of the program, unless it is known already."""
+        self.ec1_read = ec1 if self.ec1_read is None else self.ec1_read
+        self.ec2_read = ec2 if self.ec2_read is None else self.ec2_read
+
     def goes_on(self, kind: Events, start: int) -> bool:
         """Whether events from `start` on, reported unasked, follow on those that were read."""
         return start == (self.ec1_read if kind is Events.IMPORTANT else self.ec2_read)

@@ -26,6 +26,15 @@ _SECRET_WORDS: Final = ("password", "pwd", "pw_hex")
 _ENDS: Final = ("power_on", "end")
 
 
+PLACES: Final = "0E:F"
+"""How the names begin under which places to read next are kept."""
+
+
+def pointer_item(fn: int) -> str:
+    """Name under which the place to read next of a memory is kept among the device's parameters."""
+    return f"{PLACES}{fn}"
+
+
 def events_of(
     device: Device, data: Mapping[str, object], kind: Kind, received_us: int
 ) -> tuple[list[DeviceEvent], int, int]:

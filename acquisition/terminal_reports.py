@@ -17,11 +17,10 @@ from ..protocols.qgdw1376.frame import Frame
 from ..protocols.qgdw1376.message import parse
 from ..protocols.qgdw1376.units import Unit
 from .profile import Profile, TerminalPlan
-from .sessions.qgdw1376_event import pointer_item
 from .sessions.qgdw1376_labels import Labels
 from .sessions.qgdw1376_readings import HISTORY, REALTIME, read_answers
 from .terminal import Events, TerminalSession
-from .terminal_events import KINDS, events_of, plain_of
+from .terminal_events import KINDS, events_of, plain_of, pointer_item
 
 EVENT_AFN = 0x0E
 _FLAG = {"important": Events.IMPORTANT, "ordinary": Events.ORDINARY}

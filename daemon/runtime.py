@@ -30,6 +30,7 @@ from ..acquisition.io.metrics import EngineMetrics
 from ..acquisition.io.scheduler import CycleScheduler
 from ..acquisition.profile import Profile
 from ..acquisition.profiles import load_profiles
+from ..acquisition.terminal_events import PLACES
 from ..control.executor import NORMAL, Executor
 from ..model.devices import Device
 from ..model.lang import tr
@@ -40,6 +41,7 @@ from ..storage import partitions
 from ..storage import state as states
 from ..storage.database import Database
 from ..storage.devices import load_devices
+from ..storage.events import load_settled
 from ..storage.journal import Journal
 from ..storage.sink import Sink
 from ..storage.writer import JournalWriter
@@ -170,6 +172,7 @@ class Daemon:
         self._intake = Intake(Sink(journal, config.journal.commit_ms), self._live, self._heard)
         with database.connect() as connection:
             self._take(load_devices(connection), load_profiles(profile_directory(config)))
+            places = load_settled(connection, PLACES)
         self._engine = Engine(
             config.links,
             list(self._devices.values()),
@@ -181,6 +184,7 @@ class Daemon:
             self._ended,
             secrets=self._secrets.password,
         )
+        self._engine.remember(places)  # what waits in the journal is read again, and stored once
         self._field = EngineField(self._engine, self._live, self._clock, lambda d: self._secrets.knows(d))
         self._book = StateBook(database, self._engine, self._field, self._clock)
         self._recalls = Recalls(database, self._engine, config.cycles, self._clock)
@@ -261,13 +265,15 @@ class Daemon:
     async def reload(self) -> str:
         """Take over devices and profiles as they are in the database now."""
 
-        def read() -> tuple[list[Device], dict[str, Profile]]:
+        def read() -> tuple[list[Device], dict[str, Profile], list[tuple[int, str, str]]]:
             with self._database.connect() as connection:
-                return load_devices(connection), load_profiles(profile_directory(self._config))
+                profiles = load_profiles(profile_directory(self._config))
+                return load_devices(connection), profiles, load_settled(connection, PLACES)
 
-        devices, profiles = await asyncio.to_thread(read)
+        devices, profiles, places = await asyncio.to_thread(read)
         build_cycles(devices, profiles, self._config.cycles)  # a fault here leaves the old archive in force
         self._take(devices, profiles)
+        self._engine.remember(places)
         unserved = await self._engine.set_devices(devices, profiles)
         self._put_into_force()
         for device, why in unserved.items():

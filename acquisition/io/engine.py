@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ...model.devices import Credentials, Device
@@ -27,6 +27,7 @@ from ..profile import Profile
 from ..quarantine import Quarantine
 from ..sessions import Carrier, open_exchange, open_relayed
 from ..terminal import TerminalAddress, TerminalSession
+from ..terminal_events import pointer_item
 from ..terminal_front import Said
 from .alarms import Alarms
 from .clock import Clock
@@ -92,6 +93,7 @@ class Engine:
         self._owners: dict[str, Owner] = {}
         self._line_of: dict[int, str] = {}
         self._unserved: dict[int, str] = {}
+        self._places: dict[int, dict[str, int]] = {}
         self._pending: dict[Hashable, asyncio.Future[Outcome]] = {}
         self._servers: dict[str, DialInServer] = {}
         self._brokers: dict[str, MqttBroker] = {}
@@ -190,8 +192,22 @@ class Engine:
             link, _, rest = name.partition("/")
             if rest:
                 self._names.setdefault(link, set()).add(rest)
+        self._recollect()
         self.terminals.set_lines(self._owners, self._devices, self._unserved)
         return self._unserved
+
+    def remember(self, places: Iterable[tuple[int, str, str]]) -> None:
+        """Where reading events goes on, as stored: (device, `0E:F1` or `0E:F2`, place). What a session knows stays."""
+        for device, item, value in places:
+            if value.isdecimal() and int(value) < 256:
+                self._places.setdefault(device, {})[item] = int(value)
+        self._recollect()
+
+    def _recollect(self) -> None:
+        for owner in self._owners.values() if self._places else ():
+            for device, station in owner.line.stations.items():
+                if station.session is not None and (found := self._places.get(device)):
+                    station.session.remember(found.get(pointer_item(1)), found.get(pointer_item(2)))
 
     def link_states(self) -> list[LinkState]:
         """Every line, and every listener as a line of its own; of a listener for terminals only that."""

@@ -16,7 +16,7 @@ from ...model.readings import ParameterValue
 from ...protocols.common.errors import UsageError
 from ...protocols.qgdw1376.units import Unit
 from ..terminal import Events
-from ..terminal_events import KINDS, Kind, events_of
+from ..terminal_events import KINDS, Kind, events_of, pointer_item
 from .qgdw1376 import Missing, Script, TerminalExchange
 from .qgdw1376_plan import HEAD, parse_item
 from .qgdw1376_transaction import Answer, Ask
@@ -29,11 +29,6 @@ MOST_REQUESTS: Final = 2 * RING  # of one memory in one conversation: a ring tha
 _EVENT_BYTES: Final = 40
 
 Reading = Generator[Ask, Answer | None, bool]
-
-
-def pointer_item(fn: int) -> str:
-    """Name under which the place to read next is kept among the device's parameters."""
-    return f"{AFN:02X}:F{fn}"
 
 
 def events(exchange: TerminalExchange, items: tuple[str, ...]) -> Script:

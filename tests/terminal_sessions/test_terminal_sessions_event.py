@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fuhe.acquisition.profile import TerminalPlan
-from fuhe.acquisition.sessions.qgdw1376_event import pointer_item
 from fuhe.acquisition.terminal import Events, TerminalSession
+from fuhe.acquisition.terminal_events import pointer_item
 from fuhe.model.times import business_to_us
 from fuhe.model.work import Duty, Status
 from fuhe.protocols.qgdw1376.message import Message
