@@ -53,14 +53,16 @@ class CurvePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
 
 class ControlPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How the device's relays are driven. means: dlt645-1c | modbus-write | mqtt-command.
+    """How the device's relays are driven. means: dlt645-1c | modbus-write | mqtt-command | qgdw1376-05.
 
     Modbus: `writes` maps an action kind to [function, address, value]; `state` = [function, address, mask, open value].
     What the model is able to tell, for the interlocks: protection: it has a supply-protection state (保电); contact:
-    the switch position is a feedback contact; clock: commands are judged by its clock; keys: it wants a secret.
+    the switch position is a feedback contact; inputs: contacts are state inputs, wired as the list of rounds says;
+    clock: commands are judged by its clock; keys: it wants a secret; exclusion: it has an exclusion state (剔除);
+    setpoint: it holds a security setpoint (保安定值); kinds: the controls of a total-sum group that it has.
     """
 
-    means: Literal["dlt645-1c", "modbus-write", "mqtt-command"]
+    means: Literal["dlt645-1c", "modbus-write", "mqtt-command", "qgdw1376-05"]
     rounds: int = 1
     password_level: str = "02"
     short_form: bool = False
@@ -68,8 +70,12 @@ class ControlPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     state: tuple[int, int, int, int] | None = None
     protection: bool = False
     contact: bool = True
+    inputs: bool = False
     clock: bool = False
     keys: bool = True
+    exclusion: bool = False
+    setpoint: bool = False
+    kinds: tuple[str, ...] = ()
 
 
 class TerminalPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -27,7 +27,7 @@ from ..protocols.common.errors import UsageError
 from ..protocols.dlt645.items import lookup
 from ..protocols.modbus.maps import load_map
 from .event_book import MOST_RECORDS
-from .profile import ControlPlan, CurvePlan, Profile
+from .profile import ControlPlan, CurvePlan, Profile, TerminalPlan
 from .terminal_profile import terminal_faults
 
 Tree = dict[str, object]
@@ -40,7 +40,11 @@ _ITEM: Final = {
 _VERSIONS: Final = {"dlt645": ("2007", "1997"), "modbus": ("",), "mqtt": ("1",),
     "qgdw1376": ("2005", "2009", "2013"),
 }  # fmt: skip
-_MEANS: Final = {"dlt645-1c": "dlt645", "modbus-write": "modbus", "mqtt-command": "mqtt"}
+_MEANS: Final = {
+    "dlt645-1c": "dlt645", "modbus-write": "modbus", "mqtt-command": "mqtt", "qgdw1376-05": "qgdw1376",
+}  # fmt: skip
+_GROUP_KINDS: Final = ("period", "rest", "suspension", "float", "month", "purchase")
+MAX_TP_DELAY_MIN: Final = 10  # not longer than a command is valid (control.command_valid_s)
 _LOADER_KEYS: Final = ("inherits", "without", "abstract")
 
 
@@ -315,6 +319,11 @@ def _control_faults(profile: Profile, control: ControlPlan) -> Iterator[tuple[st
         yield "control.rounds", tr("must be 1 to 8", "应在 1 至 8 之间")
     if not re.fullmatch(r"0[0-9]", control.password_level):
         yield "control.password_level", tr("must be 00 to 09", "应为 00 至 09")
+    for i, kind in enumerate(control.kinds):
+        if kind not in _GROUP_KINDS:
+            yield f"control.kinds[{i}]", tr(f"must be {', '.join(_GROUP_KINDS)}", f"应为 {', '.join(_GROUP_KINDS)}")
+    if control.means == "qgdw1376-05":
+        yield from _freshness_faults(profile.terminal or TerminalPlan())
     if control.means != "modbus-write":
         return
     if "trip" not in control.writes or control.state is None:
@@ -327,3 +336,16 @@ def _control_faults(profile: Profile, control: ControlPlan) -> Iterator[tuple[st
             yield f"control.writes.{kind}", text
     if control.state is not None and control.state[0] not in (1, 2, 3, 4):
         yield "control.state", tr("must begin with a read function (1 to 4)", "应以读功能码 (1 至 4) 开头")
+
+
+def _freshness_faults(terminal: TerminalPlan) -> Iterator[tuple[str, str]]:
+    """A terminal must tell an old command from a new one: a time tag whose delay is not 0 (= not checked)."""
+    if terminal.tp == "never":
+        text = tr("control needs a time tag: control or always", "控制须带时间标签: control 或 always")
+        yield "terminal.tp", text
+    if not 1 <= terminal.tp_delay_min <= MAX_TP_DELAY_MIN:
+        text = tr(
+            f"control needs 1 to {MAX_TP_DELAY_MIN} (0 = the terminal does not check the age)",
+            f"控制须为 1 至 {MAX_TP_DELAY_MIN} (0 为终端不检查)",
+        )
+        yield "terminal.tp_delay_min", text

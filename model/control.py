@@ -118,10 +118,10 @@ class ControlAction:
 class SwitchState:
     """State as the device reported it at `time_us` (our clock). None = the device does not tell.
 
-    open: position of the switch by its contact; command_trip: the device holds the round open; outputs: all rounds
-    that it holds open, by whatever control; engaged: controls engaged on the group ("period", "float", ...); limit_kw:
-    limit in force there; power_kw: the group's power, primary kW; setpoint_kw: security setpoint (保安定值); excluded,
-    remind: the terminal's other states; clock_offset_s: its clock minus ours.
+    open: position of the switch by its contact; command_trip: the device holds the round open; tripped: all rounds that
+    it holds open by remote trips; outputs: by whatever control; engaged: controls engaged on the group ("period",
+    "float", ...); limit_kw: limit in force there; power_kw: the group's power, primary kW; setpoint_kw: security
+    setpoint (保安定值); excluded, remind: the terminal's other states; clock_offset_s: its clock minus ours.
     """
 
     time_us: int
@@ -132,6 +132,7 @@ class SwitchState:
     raw: str = ""
     excluded: bool | None = None
     remind: bool | None = None
+    tripped: tuple[int, ...] | None = None
     outputs: tuple[int, ...] | None = None
     engaged: tuple[str, ...] | None = None
     limit_kw: float | None = None

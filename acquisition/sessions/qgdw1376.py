@@ -257,10 +257,15 @@ def open_exchange(
     device: Device, profile: Profile, item: WorkItem, credentials: Credentials, session: TerminalSession
 ) -> Exchange:
     """The conversation for `item`; UsageError when the profile has no means for its duty or an item is none."""
+    peer = peer_of(profile, credentials, session)
+    if item.duty is Duty.CONTROL:
+        from .qgdw1376_control import open_control
+
+        return open_control(device, profile, item, peer)
     from . import qgdw1376_clock, qgdw1376_curve, qgdw1376_event, qgdw1376_parameter, qgdw1376_read
     from .qgdw1376_plan import expanded
 
-    exchange = TerminalExchange(device, profile, item, peer_of(profile, credentials, session))
+    exchange = TerminalExchange(device, profile, item, peer)
     plan = profile.curve if item.duty is Duty.CURVE else profile.read.get(item.duty)
     planned = plan.items if plan is not None else ()
     items = expanded(item.items, planned, exchange.peer.edition.name) if item.items else planned

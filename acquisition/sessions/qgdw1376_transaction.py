@@ -14,8 +14,6 @@ decoded but what the matching needs: units come from `Answer.units()`, or curves
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -23,12 +21,13 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from ...model.devices import Credentials
-from ...protocols.common.errors import PeerError, UsageError
-from ...protocols.qgdw1376.auth import AuthProvider, HmacTest, cleartext
+from ...protocols.common.errors import PeerError
+from ...protocols.qgdw1376.auth import AuthProvider
 from ...protocols.qgdw1376.edition import Edition, edition
 from ...protocols.qgdw1376.frame import Address, Frame
 from ...protocols.qgdw1376.message import Message, Tp, build, parse
 from ...protocols.qgdw1376.units import Unit
+from ..auth_providers import provider
 from ..terminal import Stamp, TerminalSession
 
 Key = tuple[int, int]
@@ -74,7 +73,7 @@ def make_peer(session: TerminalSession, credentials: Credentials, *, any_rseq: b
     return Peer(
         session=session,
         edition=_edition(said.edition, said.pw_length, said.protocol_id),
-        auth=_auth(said.auth, said.pw_length, credentials),
+        auth=provider(said.auth, said.pw_length, credentials),
         any_rseq=any_rseq,
     )
 
@@ -82,18 +81,6 @@ def make_peer(session: TerminalSession, credentials: Credentials, *, any_rseq: b
 @lru_cache(maxsize=64)
 def _edition(name: str, pw_length: int, protocol_id: int) -> Edition:
     return edition(name, pw_length=pw_length, protocol_id=protocol_id)
-
-
-def _auth(name: str, pw_length: int, credentials: Credentials) -> AuthProvider:
-    """cleartext: the secret's password, hexadecimal; hmac-test: its key."""
-    if name == "cleartext":
-        return cleartext(credentials.password if credentials.password.strip("0") else "", pw_length)
-    if name == "hmac-test":
-        try:
-            return HmacTest(base64.b64decode(credentials.key, validate=True))
-        except (binascii.Error, ValueError) as error:
-            raise UsageError("the secret's key is not base64: correct the secrets file") from error
-    raise UsageError(f"no way of authentication {name!r}: the profile's terminal.auth is cleartext or hmac-test")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -88,7 +88,7 @@ def _one(c: Held, switch: SwitchState, why: str) -> Finding:
 
 def _is_held(c: Held, switch: SwitchState) -> bool | None:
     if c.kind.effect is Effect.CUT:
-        if switch.outputs is not None:
-            return c.number in switch.outputs
+        if switch.tripped is not None:
+            return c.number in switch.tripped
         return switch.command_trip
     return None if switch.engaged is None else c.kind.name in switch.engaged

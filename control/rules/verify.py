@@ -178,7 +178,7 @@ def shows(kind: Kind, number: int, switch: SwitchState | None) -> bool | None:
     if switch is None:
         return None
     if kind.effect is Effect.CUT:
-        if switch.open or switch.command_trip or switch.alarm or number in (switch.outputs or ()):
+        if switch.open or switch.command_trip or switch.alarm or number in (switch.tripped or ()):
             return True
         return None if switch.open is None and switch.command_trip is None else False
     if kind.effect in (Effect.LIMIT, Effect.ENERGY):

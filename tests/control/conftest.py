@@ -227,6 +227,7 @@ class FakeField:
         return SwitchState(
             time_us=self.clock(), open=relay.open, command_trip=relay.blocked, protected=device.protected, alarm=False,
             excluded=device.excluded, remind=device.remind, engaged=tuple(sorted(device.engaged)),
+            tripped=tuple(sorted(n for n, r in device.rounds.items() if r.blocked)),
             outputs=tuple(sorted({n for n, r in device.rounds.items() if r.blocked} | device.held)),
             limit_kw=device.limit_kw,
         )  # fmt: skip

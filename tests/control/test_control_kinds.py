@@ -45,7 +45,7 @@ from .test_control_interlocks import GOOD, LIMITS
 
 PERIOD, FLOAT, REST, MONTH = KINDS["period"], KINDS["float"], KINDS["rest"], KINDS["month"]
 DAY = date(2026, 7, 1)  # a Wednesday
-OFF = SwitchState(time_us=0, open=None, command_trip=False, outputs=(), engaged=())
+OFF = SwitchState(time_us=0, open=None, command_trip=False, tripped=(), outputs=(), engaged=())
 
 
 def good(kind: Kind, text: str) -> dict[str, object]:
@@ -281,7 +281,8 @@ def test_the_terminals_own_event_stands_in_for_missing_power() -> None:
 @pytest.mark.parametrize(
     ("name", "state", "expected"),
     [
-        ("trip", {"command_trip": True}, True), ("trip", {"outputs": (3,)}, True), ("trip", {}, False),
+        ("trip", {"command_trip": True}, True), ("trip", {"tripped": (3,)}, True),
+        ("trip", {"outputs": (3,)}, False), ("trip", {}, False),
         ("trip", {"command_trip": None}, None), ("period", {"engaged": ("period",)}, True), ("period", {}, False),
         ("period", {"engaged": None}, None), ("unperiod", {}, True), ("unperiod", {"engaged": ("period",)}, False),
         ("protect", {"protected": True}, True), ("protect", {"protected": False}, False), ("protect", {}, None),
@@ -306,14 +307,14 @@ TRIPPED = Held(command=1, kind=KINDS["trip"], number=1, rounds=(1,), holds=True)
 
 
 def test_reconciling_confirms_or_tells_people() -> None:
-    assert [f.same for f in reconcile([TRIPPED], replace(OFF, outputs=(1,)), "login")] == [True]
+    assert [f.same for f in reconcile([TRIPPED], replace(OFF, tripped=(1,), outputs=(1,)), "login")] == [True]
     lost = reconcile([TRIPPED], OFF, "restart")
     assert [f.same for f in lost] == [False] and "nothing is sent again" in lost[0].text
     assert [f.same for f in reconcile([TRIPPED], None, "login")] == [None]
-    again = reconcile([replace(TRIPPED, holds=False)], replace(OFF, outputs=(1,)), "login")
+    again = reconcile([replace(TRIPPED, holds=False)], replace(OFF, tripped=(1,), outputs=(1,)), "login")
     assert [f.same for f in again] == [False] and "release it again" in again[0].text
     assert reconcile([replace(TRIPPED, settled=False)], OFF, "login") == ()
-    stray = reconcile([TRIPPED], replace(OFF, outputs=(1, 4), engaged=("float", "month")), "login")
+    stray = reconcile([TRIPPED], replace(OFF, tripped=(1,), outputs=(1, 4), engaged=("float", "month")), "login")
     assert [(f.command, f.what) for f in stray] == [(1, "trip 1"), (None, "round 4"), (None, "float")]
 
 
