@@ -13,7 +13,7 @@ from typing import Any, Final
 from ..model.control import ActionKind, ControlAction, ControlAnswer, Setting, SettingResult, SwitchState
 from ..model.lang import tr
 from ..model.times import US, from_us, to_us
-from .audit import DAEMON, Entry, canonical
+from .audit import DAEMON, Entry
 from .command import Command, Work
 from .config import ControlConfig
 from .evidence import Question, Seen, collect
@@ -272,7 +272,6 @@ def record_set(work: Work, items: Items) -> None:
         if command.rule.effect is Effect.SETTINGS:  # else these two speak of the frame that engages
             values["sent"] = answer.sent if answer is not None else None
             values["acknowledged"] = answer.acknowledged if answer is not None else None
-        _remember(work, command, results)
         text = _wrong(command, results) or fault
         if text:
             refusal = answer.refusal if answer is not None else ""
@@ -308,16 +307,6 @@ def _wrong(command: Command, results: Sequence[SettingResult]) -> str:
             fields = ", ".join(result.differences)
             faults.append(tr(f"{place}: differs in {fields}", f"{place}: {fields} 不一致"))
     return "; ".join(faults)
-
-
-def _remember(work: Work, command: Command, results: Sequence[SettingResult]) -> None:
-    """What was read back is the newest known value of these parameters."""
-    for r in results:
-        if r.read is not None:
-            work.conn.execute(
-                "INSERT INTO parameter (device, item, time, value) VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING",
-                (command.device_id, f"{r.item}.{r.pn}", from_us(work.now_us), canonical(dict(r.read))),
-            )
 
 
 # -- the frame --------------------------------------------------------------------------------------------------------

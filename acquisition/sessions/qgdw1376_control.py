@@ -26,16 +26,19 @@ from ...model.devices import Device
 from ...model.lang import tr
 from ...model.quality import Source
 from ...model.quantities import quantity
+from ...model.readings import ParameterValue
 from ...model.times import US, business_to_us
 from ...model.work import Request, Status, WorkItem
 from ...protocols.common.errors import UsageError
 from ...protocols.qgdw1376.units import Unit, unit_bytes
 from .. import parameters
+from ..parameter_fields import shape
 from ..profile import Profile
 from ..terminal_control import CONTROL_AFN, SET_AFN, native, order_unit, plain_values, state_of, state_units
 from ..terminal_events import is_secret
 from .qgdw1376 import Missing, Script, TerminalExchange
-from .qgdw1376_plan import HEAD
+from .qgdw1376_parameter import canonical
+from .qgdw1376_plan import HEAD, Item
 from .qgdw1376_transaction import Answer, Ask, Peer, Verdict
 
 GET_AFN: Final = 0x0A
@@ -217,9 +220,22 @@ def _settings(exchange: ControlExchange, wanted: Sequence[parameters.Setting], *
     exchange.results = tuple(
         _result(s, w, data, fault) for s, w, data, fault in zip(wanted, written, found, faults, strict=True)
     )
+    _keep_parameters(exchange, wanted, found)
     exchange.status = _settings_status(exchange, found)
     exchange.reason = exchange.refusal
     exchange.note()
+
+
+def _keep_parameters(
+    exchange: ControlExchange, wanted: Sequence[parameters.Setting], found: Sequence[dict[str, object] | None]
+) -> None:
+    """What was read back is a reading of a parameter like any other (of a list only a part was asked for: not kept)."""
+    for setting, data in zip(wanted, found, strict=True):
+        if data is not None and not shape(setting.row).key:
+            item = Item(GET_AFN, setting.fn, setting.pn or None).text
+            exchange.parameters.append(
+                ParameterValue(device=exchange.device.id, item=item, value=canonical(data), time_us=exchange.now_us)
+            )
 
 
 def _settings_status(exchange: ControlExchange, found: Sequence[object]) -> Status:
