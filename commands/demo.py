@@ -37,6 +37,7 @@ from ..model.lang import lang, tr
 from ..model.quantities import quantity
 from ..model.times import BUSINESS_ZONE, US, business_day, from_us
 from ..protocols.common.errors import FuheError, LinkError
+from ..simulator.scenario import builtin_scenarios
 from ..storage.config import StorageConfig
 from ..storage.database import Database
 from ..storage.devices import load_devices
@@ -57,7 +58,16 @@ control: {{environment: test, county_load_kw: 60000, restore_margin_kw: 20000, m
            unknown_read_s: 2}}
 """
 POWER = "active_power_total"
+DIALLED = 9731  # the port in the scenario's file
+CURVES = ("dlt645-2007", "mqtt", "qgdw1376")  # profiles whose devices keep curves
 ASTRAY = (State.BLOCKED, State.FAILED, State.INEFFECTIVE, State.PARTIAL, State.ABANDONED, State.EXPIRED)
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port
 
 
 class Demo:
@@ -172,15 +182,17 @@ class Demo:
     def fleet(self) -> None:
         """The simulated fleet, the daemon, the device list."""
         self.chapter("1  A fleet of simulated meters, and the daemon", "1  模拟电能表与守护进程")
-        self.start("simulator", "sim", "run", "demo", "--emit", str(self.home / "sim"), "--control", "0")
+        # the terminals of the scenario dial a port that is free on this machine
+        scenario = self.home / "fleet.yaml"
+        text = builtin_scenarios()["demo"].read_text(encoding="utf-8")
+        scenario.write_text(text.replace(f"port: {DIALLED}", f"port: {_free_port()}"), encoding="utf-8")
+        self.start("simulator", "sim", "run", str(scenario), "--emit", str(self.home / "sim"), "--control", "0")
         log = self.home / "simulator.log"
         self.wait(tr("simulator", "模拟器"), lambda: (float((self.home / "sim" / "truth.json").exists()), 1.0), 30)
         self.wait(tr("endpoints", "端点"), lambda: (float("Ctrl-C" in log.read_text()), 1.0), 10)
         words = log.read_text().split()
         self._control_port = int(words[words.index("control") + 1].rpartition(":")[2])
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = _free_port()
         links = (self.home / "sim" / "links.yaml").read_text()
         self.config.write_text(CONFIG.format(home=self.home, port=port) + links, encoding="utf-8")
         self.facts["http"] = port
@@ -189,7 +201,8 @@ class Demo:
         imported = self.run("device", "import", str(self.home / "sim" / "devices.csv"), show=False)
         self.console.print("[bold]$ fuhe device import sim/devices.csv[/]", highlight=False)
         self.say("\n".join(line for line in imported.splitlines() if not line.startswith("+")))
-        count = len(list(csv.DictReader((self.home / "sim" / "devices.csv").open(encoding="utf-8"))))
+        rows = csv.DictReader((self.home / "sim" / "devices.csv").open(encoding="utf-8"))
+        count = len({row["name"] for row in rows})  # a terminal has a row for each of its points
         self.wait(tr("first answers", "首次应答"), lambda: (self._online(), count - 1), 60)
         self.run("status")
 
@@ -214,16 +227,19 @@ class Demo:
             devices = {d.name: d for d in load_devices(connection)}
             self._names = {d.id: d.name for d in devices.values()}
             # what keeps a curve in memory and is alive; line-a-3 has swallowed its first requests and comes by hand
-            holders = [
-                n for n, d in devices.items() if ("dlt645-2007" in d.profile and n != "line-b-6") or "mqtt" in d.profile
-            ]
+            holders = {
+                p.name if "qgdw1376" in d.profile else d.name: p
+                for d in devices.values()
+                if d.profile.startswith(CURVES) and d.name != "line-b-6"
+                for p in d.measuring
+            }
             self.truth("backlog")
             first = datetime.fromisoformat(truth["first"])
             begin = business_day(round(first.timestamp() * US) - 1)
             last = business_day(time.time_ns() // 1000) - timedelta(days=1)
             slots = ((last - begin).days + 1) * 96
             want = np.array([truth["power_kw"][n][:slots] for n in holders])
-            points = [devices[n].points[0] for n in holders]
+            points = list(holders.values())
             ratio = np.array([float(p.multiplier) for p in points])[:, None]
 
             def read() -> Any:
@@ -231,7 +247,7 @@ class Demo:
                 value, _ = load_curve_range(connection, begin, last, ids, [quantity(POWER).id])
                 return value * ratio
 
-            late = holders.index("line-a-3")
+            late = list(holders).index("line-a-3")
 
             def done() -> tuple[float, float]:
                 have = np.isfinite(read())
@@ -456,7 +472,8 @@ class Demo:
         with self._live.connect() as connection:
             row = connection.execute(
                 "SELECT count(*) FILTER (WHERE s.clock_offset_s IS NOT NULL), count(*) FROM device d"
-                " LEFT JOIN device_state s ON s.device = d.id WHERE d.profile = 'dlt645-2007-relay'"
+                " LEFT JOIN device_state s ON s.device = d.id WHERE"
+                " (d.profile = 'dlt645-2007-relay' OR d.profile LIKE 'qgdw1376-%')"
                 " AND d.id IN (SELECT device_id FROM plan_row)"
             ).fetchone()
         assert row is not None
