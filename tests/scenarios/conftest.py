@@ -11,6 +11,7 @@ import csv
 import io
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -66,11 +67,19 @@ def meter(name: str, number: int, kw: float = 300.0, **changes: object) -> dict[
 
 
 def scenario(devices: Sequence[Mapping[str, object]], *, past_days: int = 0) -> dict[str, object]:
-    """One serial line (a pseudo-terminal), one Modbus TCP server, one broker, as far as the devices need them."""
+    """One serial line (a pseudo-terminal), a Modbus TCP server, a broker, as far as the devices need them.
+
+    `terminals` and `datagrams` dial a listener of the daemon on one free port, over TCP and UDP.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
     buses: list[dict[str, object]] = [
         {"name": "line", "kind": "pty", "protocol": "dlt645", "td_s": 0.002},
         {"name": "modbus", "kind": "tcp", "protocol": "modbus-tcp", "td_s": 0.002},
         {"name": "broker", "kind": "mqtt", "protocol": "mqtt", "broker": True},
+        {"name": "terminals", "kind": "dial", "protocol": "qgdw1376", "port": port, "td_s": 0.01},
+        {"name": "datagrams", "kind": "udp", "protocol": "qgdw1376", "port": port, "td_s": 0.01},
     ]
     used = {d["bus"] for d in devices}
     return {
@@ -123,7 +132,7 @@ class Field:
 
     def relay_open(self, device: str, number: int = 1) -> bool:
         """Where the contact really is."""
-        return self.sim.meters[device].relays[number - 1].contact_open
+        return self.sim.relays_of(device)[number - 1].contact_open
 
     def relay_frames(self) -> list[tuple[str, str]]:
         """Every relay control that was on the serial line: (address, action code N1: 1A trip, 1B permit to close)."""
