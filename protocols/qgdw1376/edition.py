@@ -94,7 +94,7 @@ def edition(name: str | None = None, **overrides: object) -> Edition:
 def of_profile(profile: Mapping[str, object] | None, version: str | None = None) -> Edition:
     """The edition a profile describes: {"numbering": "130-2005", "pw_len": 2}, or any field of Edition.
 
-    `version` names the edition where the profile does not.
+    `version` names the edition where the profile does not. Unless the length of PW is told, it is only a guess.
     """
     values = dict(profile or {})
     if "pw_len" in values:
@@ -103,6 +103,6 @@ def of_profile(profile: Mapping[str, object] | None, version: str | None = None)
     pw_afn = values.get("pw_afn")
     if isinstance(pw_afn, (list, tuple)):
         values["pw_afn"] = frozenset(int(str(a), 16) for a in pw_afn)
-    if named and "pw_length" not in values and (profile or {}).get("numbering") is None:
+    if "pw_length" not in values:
         values.setdefault("pw_guess", True)
     return edition(str(named) if named else None, **values)

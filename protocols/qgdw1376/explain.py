@@ -54,7 +54,7 @@ def describe_frame(frame: Frame, peer: Edition, *, secrets: bool = False) -> Pla
     try:
         message = parse(frame, peer)
     except PeerError as error:
-        return {"valid": False, "error": "application_layer", "detail": str(error), "hex": frame.encode().hex().upper()}
+        return {"valid": False, "error": "application_layer", "detail": str(error)}
     out = plain_message(message, frame, peer)
     if not secrets:
         for part in ("items", "aux"):
