@@ -58,7 +58,10 @@ class LinkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
 
 class CycleConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Periods of the cycles in seconds; 0 switches a cycle off. Spread: how long a cycle's starts are spread over."""
+    """Periods of the cycles in seconds; 0 switches a cycle off. Spread: how long a cycle's starts are spread over.
+
+    clock_set: terminals whose clock is 1 to 15 minutes off are set after the daily reading of clocks.
+    """
 
     live_s: int = 900
     curve_s: int = 3600
@@ -66,6 +69,7 @@ class CycleConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     daily_at: str = "00:05"
     monthly_at: str = "00:30"
     clock_at: str = "03:20"
+    clock_set: bool = True
     gap_scan_s: int = 600
     spread_s: int = 600
     recall_batch: int = 500

@@ -2,6 +2,7 @@
 
 kind "read":    params {"duty": "live", "items": ["02010100", ...]}
 kind "recall":  params {"duty": "curve", "items": [], "from_us": ..., "to_us": ...}   window of labels, [from, to)
+kind "clock":   params {"audit": seq}; set a terminal's clock, as the audit record of that number asks
 kind "devices": params {}; the device list has changed, load it again
 answer:         {"status", "reason", "retries", "stored": n, "parameters": [{item, value, time_us}],
                  "values": [{point, quantity, source, time_us, value, quality}],
@@ -21,6 +22,7 @@ from ..protocols.common.errors import UsageError
 READ: Final = "read"
 RECALL: Final = "recall"
 DEVICES: Final = "devices"
+CLOCK: Final = "clock"
 READABLE: Final = (Duty.LIVE, Duty.DAILY, Duty.MONTHLY, Duty.EVENT, Duty.CLOCK, Duty.PARAMETER, Duty.PROBE)
 RECALLABLE: Final = (Duty.CURVE, Duty.DAILY, Duty.MONTHLY, Duty.EVENT)
 MAX_ITEMS: Final = 200
@@ -36,6 +38,8 @@ def item_of(kind: str, device: int, params: Mapping[str, Any], now_s: float, tim
         raise UsageError(tr(f"{kind}: duty {duty!r} is not one of {names}", f"{kind}: 任务 {duty!r} 应为 {names} 之一"))
     if not isinstance(items, list) or len(items) > MAX_ITEMS or not all(isinstance(i, str) for i in items):
         raise UsageError(tr(f"items: give at most {MAX_ITEMS} texts", f"items: 至多 {MAX_ITEMS} 个文本"))
+    if duty == Duty.CLOCK and any(i.strip().lower().startswith("set") for i in items):
+        raise UsageError(tr("read: clocks are set with fuhe device clock", "read: 请用 fuhe device clock 对时"))
     window = None
     if kind == RECALL:
         from_us, to_us = params.get("from_us"), params.get("to_us")

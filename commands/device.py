@@ -23,6 +23,7 @@ from ..storage.devices import apply_devices, load_devices
 from ..storage.events import load_events
 from ..storage.state import load_device_states
 from .asking import ask, find_device, finish, print_answer, print_table, profiles_of, time_text
+from .clock import clock
 from .common import App, json_option, pass_app, print_json, reported
 from .events import LATEST, events
 from .events import rows as event_rows
@@ -38,7 +39,8 @@ ALL = 10_000_000
 
 @click.group(
     help=tr(
-        "Devices: list, show, import, export, plan, read, events.", "设备: 列表、查看、导入、导出、计划、召测、事件。"
+        "Devices: list, show, import, export, plan, read, clock, events.",
+        "设备: 列表、查看、导入、导出、计划、召测、时钟、事件。",
     )
 )
 def device() -> None:
@@ -46,6 +48,7 @@ def device() -> None:
 
 
 device.add_command(events)
+device.add_command(clock)
 
 
 def _stored(app: App) -> list[Device]:

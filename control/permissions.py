@@ -72,6 +72,7 @@ MAY: Final[dict[str, frozenset[Role]]] = {
     "parameter.set": frozenset({R.METERING}),
     "parameter.key": frozenset({R.METERING, R.ADMINISTRATOR}),
     "parameter.approve": frozenset({R.METERING, R.DISPATCHER, R.GUARD}),
+    "clock.set": frozenset({R.METERING, R.INSIDE}),
     "incident.close": frozenset({R.INSIDE, R.DISPATCHER, R.GUARD}),
     "freeze.on": frozenset({R.INSIDE, R.DISPATCHER, R.GUARD}),
     "freeze.off": frozenset({R.DISPATCHER, R.GUARD}),

@@ -14,9 +14,10 @@ import psycopg
 
 from ..acquisition.io.clock import Clock
 from ..acquisition.io.engine import Engine
-from ..acquisition.requests import DEVICES, answer_of, item_of
+from ..acquisition.requests import CLOCK, DEVICES, answer_of, item_of
 from ..model.devices import Device
 from ..model.lang import tr
+from ..model.work import Outcome
 from ..protocols.common.errors import FuheError, LinkError, UsageError
 from ..storage import requests as table
 from ..storage.database import Database
@@ -36,9 +37,10 @@ class RequestServer:
         clock: Clock,
         devices: Callable[[], Mapping[int, Device]],
         reload: Callable[[], Awaitable[str]],
+        set_clock: Callable[[int, object], Awaitable[Outcome]],
     ) -> None:
         self._database, self._engine, self._clock = database, engine, clock
-        self._devices, self._reload = devices, reload
+        self._devices, self._reload, self._set_clock = devices, reload, set_clock
         self._stop = threading.Event()
 
     async def run(self) -> None:
@@ -82,6 +84,8 @@ class RequestServer:
                 return {"text": await self._reload()}, False
             if request.device is None or request.device not in self._devices():
                 raise UsageError(tr("no such device: see `fuhe device list`", "没有该设备: 见 fuhe device list"))
+            if request.kind == CLOCK:
+                return answer_of(await self._set_clock(request.device, request.params.get("audit"))), False
             item = item_of(request.kind, request.device, request.params, self._clock.monotonic_s())
             return answer_of(await self._engine.submit(replace(item, forced=True))), False
         except FuheError as error:

@@ -45,6 +45,7 @@ from ..storage.events import load_settled
 from ..storage.journal import Journal
 from ..storage.sink import Sink
 from ..storage.writer import JournalWriter
+from .clocks import ClockKeeper
 from .config import Config
 from .events import EventFollower
 from .field import EngineField
@@ -193,7 +194,16 @@ class Daemon:
         self._scheduler = CycleScheduler(
             self._submit, now_us=self._clock.now_us, now_s=self._clock.monotonic_s, sleep=self._clock.sleep
         )
-        self._requests = RequestServer(database, self._engine, self._clock, lambda: self._devices, self.reload)
+        self._clocks = ClockKeeper(
+            database,
+            self._engine.submit,
+            self._clock,
+            enabled=config.cycles.clock_set,
+            may_write=lambda: not self.modes.read_only(),
+        )
+        self._requests = RequestServer(
+            database, self._engine, self._clock, lambda: self._devices, self.reload, self._clocks.by_person
+        )
         self._executor = Executor(
             lambda: database.connect("app", autocommit=True),
             self._field,
@@ -229,6 +239,7 @@ class Daemon:
                     ("recall", self._recalls.run()),
                     ("requests", self._requests.run()),
                     ("events", self._events.run()),
+                    ("clocks", self._clocks.run()),
                     ("control", self._control()),
                     ("supervision", self._supervision.run()),
                     ("report", self._report(health)),
@@ -297,6 +308,7 @@ class Daemon:
         self._field.set_devices(devices, self._profiles)
         self._recalls.set_devices(devices, self._profiles)
         self._events.set_devices(devices, self._profiles)
+        self._clocks.set_devices(devices, self._profiles)
         self._scheduler.replace(build_cycles(devices, self._profiles, self._config.cycles))
         if self._config.cycles.gap_scan_s:
             self._scheduler.every("gap-scan", self._config.cycles.gap_scan_s, self._recalls.scan)
@@ -317,6 +329,7 @@ class Daemon:
         if item.recall_id is not None:
             self._recalls.ended(item, outcome)
         self._events.ended(item, outcome)
+        self._clocks.ended(item, outcome)
 
     def _heard(self, device: int, time_us: int, clock_offset_s: float | None) -> None:
         self._field.note(device, time_us, clock_offset_s)
