@@ -388,7 +388,7 @@ class Executor:
         try:
             return Seen(
                 now_us=now,
-                power=self._field.power(device, now, max(MIN15_S, self._config.power_before_s)),
+                power=self._field.power(device, now, max(MIN15_S, self._config.power_before_s), command.spot().group),
                 switch=switch,
                 online=self._field.online(device),
                 clock_offset_s=self._field.clock_offset_s(device),

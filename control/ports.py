@@ -5,6 +5,7 @@ Nothing here retries: one call of `operate` is one conversation in which a trip 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -57,6 +58,11 @@ class PowerWindow:
     def min_kw(self) -> float | None:
         """Lowest value, kW."""
         return float(self.kw.min()) if len(self.kw) else None
+
+
+def a2_quantum(kw: float) -> float:
+    """Least step of a terminal's group power: three digits (format A.2 of Q/GDW 376.1), 0.001 to 10 000 kW."""
+    return 10.0 ** min(4, max(-3, math.floor(math.log10(abs(kw))) - 2 if kw else -3))
 
 
 def target_of(link: str, address: str) -> str:
@@ -116,8 +122,8 @@ class Field(Protocol):
     def epoch(self, device_id: int) -> Epoch | None:
         """The session's present life; None for a device without a session of its own."""
 
-    def power(self, device_id: int, now_us: int, back_s: int) -> PowerWindow:
-        """Power of the last back_s seconds."""
+    def power(self, device_id: int, now_us: int, back_s: int, group: int = 1) -> PowerWindow:
+        """Power of the last back_s seconds: of the total-sum group if the device has it, else of the whole device."""
 
     def online(self, device_id: int) -> bool | None:
         """Whether the device answered lately; None = not known."""

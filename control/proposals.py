@@ -16,11 +16,11 @@ from .ports import PowerWindow
 from .records import Conn, scalar
 from .rounds import Round, rounds
 from .rules.choose import Candidate, Choice, choose
-from .rules.kinds import Effect, limit_kw
+from .rules.kinds import Effect, Scope, limit_kw
 from .rules.states import HELD, State
 
-# Power of a device (primary kW) over the last `back_s` seconds: the daemon's memory, or the stored readings.
-PowerSource = Callable[[int, int, int], PowerWindow]
+# Power (primary kW) of a device's group over the last `back_s` seconds: the daemon's memory, or the stored readings.
+PowerSource = Callable[[int, int, int, int], PowerWindow]
 SEASON_US = 120 * DAY_US
 WINDOW_S = 900
 
@@ -75,14 +75,15 @@ def build_candidates(
             (from_us(now_us),),
         ).fetchall()
     }
-    windows: dict[int, PowerWindow] = {}
+    windows: dict[tuple[int, int], PowerWindow] = {}
     candidates = []
     for row in rows:
         if not plans.level_reaches(row.level, level):
             continue
-        if row.device_id not in windows:
-            windows[row.device_id] = power(row.device_id, now_us, WINDOW_S)
-        window = windows[row.device_id].good(now_us - WINDOW_S * US, now_us)
+        place = (row.device_id, row.round if row.rule.scope is Scope.GROUP else 1)
+        if place not in windows:
+            windows[place] = power(row.device_id, now_us, WINDOW_S, place[1])
+        window = windows[place].good(now_us - WINDOW_S * US, now_us)
         own = [known.get((row.device_id, n)) for n in row.rounds]
         found = [r for r in own if r is not None]
         obstacles = [tr(f"tagged: {r.tag}", f"挂牌: {r.tag}") for r in found if r.tag]

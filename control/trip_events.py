@@ -28,7 +28,7 @@ def trip_event(conn: Conn, command: Command) -> TripEvent | None:
     for time, data in rows:
         if command.round in _rounds(data):
             return TripEvent(
-                time_us=to_us(time), before_kw=_kw(data, "power_at_trip"), after_kw=_kw(data, "power_after_2min")
+                time_us=to_us(time), before_kw=_kw(data, "power_trip_kw"), after_kw=_kw(data, "power_after_kw")
             )
     return None
 

@@ -7,18 +7,25 @@ from decimal import Decimal
 
 from ..acquisition.io.clock import Clock
 from ..acquisition.io.engine import Engine
-from ..acquisition.profile import Profile
-from ..control.ports import DeviceFacts, Epoch, PowerWindow, target_of
+from ..acquisition.profile import ControlPlan, Profile
+from ..acquisition.terminal_control import settings_of
+from ..control.ports import DeviceFacts, Epoch, PowerWindow, a2_quantum, target_of
 from ..model.control import ActionKind, ControlAction, ControlAnswer, Setting, Spot, SwitchState
 from ..model.devices import Device
 from ..model.lang import tr
-from ..model.times import US
+from ..model.readings import DeviceEvent
+from ..model.times import DAY_US, US
 from ..model.work import Duty, Outcome, Priority, Status, WorkItem
 from ..protocols.common.errors import LinkError, UsageError
 from .livepower import LivePower
+from .lives import Lives
 
 NEVER_LEFT = frozenset({Status.EXPIRED, Status.CANCELLED, Status.LINK_DOWN, Status.READ_ONLY, Status.QUARANTINED})
 """Statuses of an item without an answer of its own that say that no byte of it was sent."""
+SETPOINT_KEPT_S = 2 * 3600
+"""A security setpoint counts so long after it was read; it is read again at half of it."""
+WRONG_KEY = "ERC20"
+_UNSETTLES = frozenset({"ERC1", "ERC2", "ERC3"})
 CLOCK_KEPT_S = 26 * 3600
 """A measured clock offset counts so long: a little more than the daily check."""
 
@@ -42,7 +49,10 @@ class EngineField:
         self._devices: dict[int, Device] = {}
         self._profiles: Mapping[str, Profile] = {}
         self._offsets: dict[int, tuple[int, float]] = {}
+        self._setpoints: dict[int, tuple[int, float]] = {}
+        self._refused: set[int] = set()
         self._seen: dict[int, int] = {}
+        self._lives = Lives(engine.session)
         self._reads = 0
 
     def set_devices(self, devices: Sequence[Device], profiles: Mapping[str, Profile]) -> None:
@@ -55,10 +65,22 @@ class EngineField:
         if clock_offset_s is not None:
             self._offsets[device] = (seen_us, clock_offset_s)
 
+    def saw(self, event: DeviceEvent) -> None:
+        """An event passes: it may begin another life of a session, make a setpoint unsure, tell of a wrong password."""
+        self._lives.saw(event, self._clock.now_us())
+        if event.code in _UNSETTLES:
+            self._setpoints.pop(event.device, None)
+        if event.code == WRONG_KEY and self._clock.now_us() - event.time_us < DAY_US:
+            self._refused.add(event.device)
+
     async def operate(self, device_id: int, action: ControlAction) -> ControlAnswer:
         """See `Field`. Without an answer of the exchange, what may have left counts as sent and unknown."""
         outcome = await self._submit(device_id, action)
         if outcome.answer is not None:
+            if outcome.answer.acknowledged:
+                self._refused.discard(device_id)
+            if action.kind is ActionKind.WRITE_SETTINGS:
+                self._setpoints.pop(device_id, None)
             return outcome.answer
         return ControlAnswer(
             action_id=action.id,
@@ -81,22 +103,66 @@ class EngineField:
             group=spot.group,
             rounds=spot.rounds,
             contact=spot.contact,
+            params={"setpoint": True} if self._wants_setpoint(device_id, now_us) else {},
             valid_until_us=now_us + round_us(self._patience_s),
         )
         outcome = await self._submit(device_id, action)
         if outcome.status is Status.READ_ONLY:
             raise LinkError(outcome.reason)
-        return outcome.answer.state if outcome.answer is not None else None
+        state = outcome.answer.state if outcome.answer is not None else None
+        self.told(device_id, state)
+        return state
 
-    def power(self, device_id: int, now_us: int, back_s: int) -> PowerWindow:
-        """See `Field`. The quantum is the least digit of the power format (0.0001 kW) x multiplier."""
-        time_us, kw, quality = self._live.window(device_id, now_us - back_s * US, now_us)
+    def told(self, device_id: int, state: SwitchState | None) -> None:
+        """A state was read: what of it counts for a while is kept."""
+        if state is None:
+            return
+        self.note(device_id, state.time_us, state.clock_offset_s)
+        if state.setpoint_kw is not None:
+            self._setpoints[device_id] = (state.time_us, state.setpoint_kw)
+
+    def watch(self, device_id: int) -> ControlAction | None:
+        """The question that supervision asks each minute of a terminal: power, clock and control state in one; None for
+        a device whose power is read otherwise."""
+        device, plan = self._devices.get(device_id), self._plan(device_id)
+        if device is None or plan is None or plan.means != "qgdw1376-05":
+            return None
+        if not self._live.has_group(device_id, 1):
+            return None
+        self._reads += 1
+        now_us = self._clock.now_us()
+        return ControlAction(
+            id=f"watch-{device_id}-{now_us}-{self._reads}",
+            kind=ActionKind.READ_STATE,
+            params={"setpoint": True} if self._wants_setpoint(device_id, now_us) else {},
+            valid_until_us=now_us + round_us(self._patience_s),
+        )
+
+    def _wants_setpoint(self, device_id: int, now_us: int) -> bool:
+        """The security setpoint is read with the state now and then; what may have changed it makes it unknown."""
+        plan = self._plan(device_id)
+        at_us, _ = self._setpoints.get(device_id, (-SETPOINT_KEPT_S * US, 0.0))
+        return plan is not None and plan.setpoint and now_us - at_us > SETPOINT_KEPT_S * US // 2
+
+    def _plan(self, device_id: int) -> ControlPlan | None:
+        device = self._devices.get(device_id)
+        profile = self._profiles.get(device.profile) if device is not None else None
+        return profile.control if profile is not None else None
+
+    def power(self, device_id: int, now_us: int, back_s: int, group: int = 1) -> PowerWindow:
+        """See `Field`. The quantum is the least digit of the power format x multiplier."""
+        time_us, kw, quality = self._live.window(device_id, now_us - back_s * US, now_us, group)
+        if self._live.has_group(device_id, group):
+            return PowerWindow(time_us, kw, quality, a2_quantum(float(kw[-1]) if len(kw) else 0.0))
         device = self._devices.get(device_id)
         largest = max((p.multiplier for p in device.measuring), default=Decimal(0)) if device else Decimal(0)
         return PowerWindow(time_us, kw, quality, float(largest * Decimal("0.0001")))
 
     def online(self, device_id: int) -> bool | None:
-        """See `Field`."""
+        """See `Field`: a terminal that dials in is online while it is connected, others while they answer."""
+        connected = self._engine.online(device_id)
+        if connected is not None:
+            return connected
         seen = self._seen.get(device_id)
         return None if seen is None else self._clock.now_us() - seen <= self._online_us
 
@@ -117,11 +183,13 @@ class EngineField:
         return DeviceFacts(
             can_control=True,
             has_protection=plan.protection,
-            has_exclusion=False,
+            has_exclusion=plan.exclusion,
             has_contact=plan.contact,
+            contact_inputs=plan.inputs,
             has_clock=plan.clock,
-            has_setpoint=False,
-            keys_ok=not plan.keys or self._keys_known(device),
+            has_setpoint=plan.setpoint,
+            setpoint_kw=self._setpoint(device_id),
+            keys_ok=(not plan.keys or self._keys_known(device)) and device_id not in self._refused,
             model_known=True,
             target=target_of(device.link, device.address),
         )
@@ -132,13 +200,20 @@ class EngineField:
         profile = self._profiles.get(device.profile) if device is not None else None
         if device is None or profile is None:
             raise UsageError(tr(f"device {device_id} is not in the list in force", f"装置 {device_id} 不在生效档案中"))
-        raise UsageError(
-            tr(f"profile {profile.name} has no {action.kind}", f"设备档 {profile.name} 没有 {action.kind}")
-        )
+        plan, kind = profile.control, action.kind.value.removesuffix("_on")
+        if plan is None or plan.means != "qgdw1376-05" or kind not in plan.kinds:
+            raise UsageError(
+                tr(f"profile {profile.name} has no {action.kind}", f"设备档 {profile.name} 没有 {action.kind}")
+            )
+        return settings_of(action, device.options.get("edition") or profile.version)
+
+    def _setpoint(self, device_id: int) -> float | None:
+        at_us, kw = self._setpoints.get(device_id, (None, 0.0))
+        return None if at_us is None or self._clock.now_us() - at_us > SETPOINT_KEPT_S * US else kw
 
     def epoch(self, device_id: int) -> Epoch | None:
         """See `Field`."""
-        return None
+        return self._lives.epoch(device_id, self._clock.now_us())
 
     async def _submit(self, device_id: int, action: ControlAction) -> Outcome:
         item = WorkItem(

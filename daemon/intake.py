@@ -9,7 +9,7 @@ import numpy as np
 
 from ..model.devices import Device
 from ..model.quantities import quantity
-from ..model.readings import ReadingBatch
+from ..model.readings import DeviceEvent, ReadingBatch
 from .livepower import LivePower
 
 
@@ -21,10 +21,17 @@ class Sink(Protocol):
 
 
 class Intake:
-    """A sink that looks at what passes. `heard(device, time_us, clock_offset_s)` is told once a batch and device."""
+    """A sink that looks at what passes. `heard(device, time_us, clock_offset_s)` is told once a batch and device,
+    `saw(event)` of every event."""
 
-    def __init__(self, sink: Sink, live: LivePower, heard: Callable[[int, int, float | None], None]) -> None:
-        self._sink, self._live, self._heard = sink, live, heard
+    def __init__(
+        self,
+        sink: Sink,
+        live: LivePower,
+        heard: Callable[[int, int, float | None], None],
+        saw: Callable[[DeviceEvent], None] = lambda _: None,
+    ) -> None:
+        self._sink, self._live, self._heard, self._saw = sink, live, heard, saw
         self._device_of: dict[int, int] = {}
         self._clock_offset = quantity("clock_offset").id
 
@@ -36,6 +43,8 @@ class Intake:
     async def deliver(self, batch: ReadingBatch) -> None:
         """Look, then store; what the journal refuses was still heard and measured."""
         self._live.feed(batch)
+        for event in batch.events:
+            self._saw(event)
         if batch.samples is not None:
             offsets: dict[int, float] = {}
             for i in np.flatnonzero(batch.samples.quantity == self._clock_offset):

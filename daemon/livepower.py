@@ -17,36 +17,43 @@ from ..model.readings import F8, I2, I8, ReadingBatch
 
 
 class LivePower:
-    """A ring of (time_us, kW, quality) per point; a device's power: the sum of its measuring points at common times."""
+    """A ring of (time_us, kW, quality) per point; a device's power: its total-sum group, else its points' sum."""
 
     def __init__(self, depth: int = 512) -> None:
         self._depth = depth
-        self._quantity = quantity("active_power_total").id
+        self._quantities = (quantity("active_power_total").id, quantity("group_power").id)
         self._rings: dict[int, deque[tuple[int, float, int]]] = {}
         self._points: dict[int, tuple[tuple[int, float], ...]] = {}
+        self._groups: dict[tuple[int, int], tuple[tuple[int, float], ...]] = {}
 
     def set_devices(self, devices: Sequence[Device]) -> None:
         """Take over points and multipliers of the devices in force."""
         self._points = {d.id: tuple((p.id, float(p.multiplier)) for p in d.measuring) for d in devices}
+        self._groups = {(d.id, p.pn): ((p.id, 1.0),) for d in devices for p in d.points if p.kind == "group"}
 
     def feed(self, batch: ReadingBatch) -> None:
         """Keep the active powers of a batch."""
         samples = batch.samples
         if samples is None:
             return
-        for i in np.flatnonzero(samples.quantity == self._quantity):
+        for i in np.flatnonzero(np.isin(samples.quantity, self._quantities)):
             ring = self._rings.setdefault(int(samples.point[i]), deque(maxlen=self._depth))
             row = (int(samples.time_us[i]), float(samples.value[i]), int(samples.quality[i]))
             if not ring or row[0] > ring[-1][0]:
                 ring.append(row)
 
-    def window(self, device: int, from_us: int, to_us: int) -> tuple[I8, F8, I2]:
+    def has_group(self, device: int, group: int) -> bool:
+        """Whether the terminal itself adds up this group (its powers are primary)."""
+        return (device, group) in self._groups
+
+    def window(self, device: int, from_us: int, to_us: int, group: int = 1) -> tuple[I8, F8, I2]:
         """(time_us, kW primary, quality) of one device in [from_us, to_us], ascending; empty when nothing is known.
 
-        Several points: only instants at which every point has a value are summed, the worst quality counts.
+        The device's total-sum group where the list has it, else the sum of its measuring points, never both. Several
+        points: only instants at which every point has a value are summed, the worst quality counts.
         """
         sums: dict[int, tuple[float, int, int]] = {}
-        points = self._points.get(device, ())
+        points = self._groups.get((device, group)) or self._points.get(device, ())
         for point, multiplier in points:
             for time_us, value, quality in self._rings.get(point, ()):
                 if from_us <= time_us <= to_us:

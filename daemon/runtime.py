@@ -34,6 +34,7 @@ from ..acquisition.terminal_events import PLACES
 from ..control.executor import NORMAL, Executor
 from ..model.devices import Device
 from ..model.lang import tr
+from ..model.readings import DeviceEvent
 from ..model.times import business_day
 from ..model.work import Outcome, WorkItem
 from ..protocols.common.errors import FuheError, LinkError, UsageError
@@ -60,11 +61,13 @@ from .requests import RequestServer
 from .secrets import SecretBook
 from .statebook import StateBook
 from .supervision import Supervision
+from .wake import Waker
 
 log = logging.getLogger(__name__)
 
 REPORT_S = 2.0
 CONTROL_S = 0.5
+CONTROL_WAIT_S = 0.1  # of a step for its slowest device; what is still under way goes on by itself
 DRAIN_S = 30.0
 OPEN_ITEMS = 20_000  # that wait on all lines together (about 1 KiB each) before the cycles hold back
 OPEN_ITEMS_PER_DEVICE = 4  # of large fleets, so that what waits for dead lines does not hold back the others
@@ -170,7 +173,7 @@ class Daemon:
         self._profiles: Mapping[str, Profile] = {}
         self._stopping = asyncio.Event()
         self._live = LivePower()
-        self._intake = Intake(Sink(journal, config.journal.commit_ms), self._live, self._heard)
+        self._intake = Intake(Sink(journal, config.journal.commit_ms), self._live, self._heard, self._saw)
         with database.connect() as connection:
             self._take(load_devices(connection), load_profiles(profile_directory(config)))
             places = load_settled(connection, PLACES)
@@ -210,6 +213,7 @@ class Daemon:
             config.control,
             clock_fault=lambda: self.modes.reason_without("executor"),
             anchor_file=config.data_dir / "audit-anchor.jsonl",
+            wait_s=CONTROL_WAIT_S,
         )
         self._put_into_force()
         if config.read_only:
@@ -331,11 +335,16 @@ class Daemon:
         self._events.ended(item, outcome)
         self._clocks.ended(item, outcome)
 
+    def _saw(self, event: DeviceEvent) -> None:
+        self._field.saw(event)
+
     def _heard(self, device: int, time_us: int, clock_offset_s: float | None) -> None:
         self._field.note(device, time_us, clock_offset_s)
 
     async def _control(self) -> None:
         """The executor keeps its own faults (mode NO-CONTROL with the reason); they are shown among the daemon's."""
+        waker = Waker(self._database)
+        waker.start()
         try:
             while True:
                 await self._executor.step(self._clock.now_us())
@@ -343,8 +352,9 @@ class Daemon:
                     self.modes.clear_cause("executor")
                 elif not self.modes.reason_without("executor"):
                     self.modes.raise_cause("executor", Mode.NO_CONTROL, self._executor.reason)
-                await self._clock.sleep(CONTROL_S)
+                await waker.wait(CONTROL_S)
         finally:
+            await waker.stop()
             await self._executor.close()
 
     # -- status -------------------------------------------------------------------------------------------------------

@@ -13,7 +13,8 @@ import psycopg
 
 from ..acquisition.io.clock import Clock
 from ..acquisition.io.engine import Engine
-from ..model.work import Duty, Priority, WorkItem
+from ..model.control import ControlAction
+from ..model.work import Duty, Outcome, Priority, WorkItem
 from ..protocols.common.errors import LinkError
 from ..storage.database import Database
 from .field import EngineField
@@ -63,11 +64,30 @@ class Supervision:
         for device in devices:
             if now_s - self._power_s.get(device, -POWER_S) >= POWER_S:
                 self._power_s[device] = now_s
+                watch = self._field.watch(device)
+                if watch is not None:  # power, clock and control state in one question
+                    self._watch(device, watch, now_s)
+                    self._clock_s[device] = now_s
+                    continue
                 self._read(device, Duty.LIVE, now_s)
             facts = self._field.facts(device)
             if facts is not None and facts.has_clock and now_s - self._clock_s.get(device, -CLOCK_S) >= CLOCK_S:
                 self._clock_s[device] = now_s
                 self._read(device, Duty.CLOCK, now_s)
+
+    def _watch(self, device: int, action: ControlAction, now_s: float) -> None:
+        asked = self._engine.submit(
+            WorkItem(
+                device=device, duty=Duty.CONTROL, priority=Priority.EVENT, expires_s=now_s + POWER_S, action=action,
+                forced=True,
+            )
+        )  # fmt: skip
+
+        def told(done: asyncio.Future[Outcome]) -> None:
+            if not done.cancelled() and done.result().answer is not None:
+                self._field.told(device, done.result().answer.state)  # type: ignore[union-attr]
+
+        asked.add_done_callback(told)
 
     def _read(self, device: int, duty: Duty, now_s: float) -> None:
         self._engine.submit(

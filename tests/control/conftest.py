@@ -232,7 +232,7 @@ class FakeField:
             limit_kw=device.limit_kw,
         )  # fmt: skip
 
-    def power(self, device_id: int, now_us: int, back_s: int) -> PowerWindow:
+    def power(self, device_id: int, now_us: int, back_s: int, group: int = 1) -> PowerWindow:
         rows = [(t, kw[device_id]) for t, kw in self.log if device_id in kw and now_us - back_s * US <= t <= now_us]
         n = len(rows)
         return PowerWindow(

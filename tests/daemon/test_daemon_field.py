@@ -41,6 +41,12 @@ class OneAnswer:
         self.outcome = outcome
         self.items: list[WorkItem] = []
 
+    def session(self, device: int) -> None:
+        return None
+
+    def online(self, device: int) -> None:
+        return None
+
     def submit(self, item: WorkItem) -> asyncio.Future[Outcome]:
         self.items.append(item)
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()

@@ -320,7 +320,8 @@ def test_silence_while_writing_is_settled_by_reading() -> None:
 def test_lists_go_in_several_frames_each_read_back_and_their_passwords_are_not_kept() -> None:
     entry: dict[str, object] = {
         "device_no": 1, "pn": 1, "baud_code": 0, "port": 2, "protocol": 30, "address": "000000000001", "tariffs": 4,
-        "password_hex": "A1A2A3A4A5A6", "int_digits": 6, "dec_digits": 2, "collector": "000000000000", "user_class": [0, 0],
+        "password_hex": "A1A2A3A4A5A6", "int_digits": 6, "dec_digits": 2, "collector": "000000000000",
+        "user_class": [0, 0],
     }  # fmt: skip
     single = tuple(Setting(item="F10", values={"n": 1, "devices": [entry | {"device_no": n}]}) for n in (1, 2, 3))
     held: list[dict[str, object]] = []
