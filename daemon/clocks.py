@@ -27,7 +27,7 @@ from ..model.lang import tr
 from ..model.quantities import quantity
 from ..model.times import US
 from ..model.work import Duty, Outcome, Priority, Status, WorkItem
-from ..protocols.common.errors import LinkError, UsageError
+from ..protocols.common.errors import FuheError, UsageError
 from ..storage.database import Database
 
 log = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ class ClockKeeper:
             await self._clock.sleep(LOOK_S)
             try:
                 await self.look()
-            except (psycopg.Error, LinkError) as error:  # not recorded = not set
+            except (psycopg.Error, FuheError) as error:  # not recorded = not set
                 log.warning("clocks: the audit cannot be written, nothing is set: %s", error)
 
     async def look(self) -> None:
