@@ -4,6 +4,9 @@ kind "read":    params {"duty": "live", "items": ["02010100", ...]}
 kind "recall":  params {"duty": "curve", "items": [], "from_us": ..., "to_us": ...}   window of labels, [from, to)
 kind "clock":   params {"audit": seq}; set a terminal's clock, as the audit record of that number asks
 kind "devices": params {}; the device list has changed, load it again
+kind "unknown": params {}; terminals that dialled in and are not served
+                answer {"terminals": [{link, address, hex, peer, reason, held, connections, frames, first_us, last_us}],
+                "refused": connections for which the table had no room}
 answer:         {"status", "reason", "retries", "stored": n, "parameters": [{item, value, time_us}],
                  "values": [{point, quantity, source, time_us, value, quality}],
                  "events": [{code, time_us, end_us, data}], "faults": [{item, reason, final}]}
@@ -18,11 +21,13 @@ from typing import Any, Final
 from ..model.lang import tr
 from ..model.work import Duty, Outcome, Priority, WorkItem
 from ..protocols.common.errors import UsageError
+from .unknown import UnknownTable
 
 READ: Final = "read"
 RECALL: Final = "recall"
 DEVICES: Final = "devices"
 CLOCK: Final = "clock"
+UNKNOWN: Final = "unknown"
 READABLE: Final = (Duty.LIVE, Duty.DAILY, Duty.MONTHLY, Duty.EVENT, Duty.CLOCK, Duty.PARAMETER, Duty.PROBE)
 RECALLABLE: Final = (Duty.CURVE, Duty.DAILY, Duty.MONTHLY, Duty.EVENT)
 MAX_ITEMS: Final = 200
@@ -55,6 +60,19 @@ def item_of(kind: str, device: int, params: Mapping[str, Any], now_s: float, tim
         window_us=window,
         items=tuple(items),
     )
+
+
+def unknown_answer(table: UnknownTable) -> dict[str, Any]:
+    """The answer to "unknown"."""
+    rows = [
+        {
+            "link": row.link, "address": row.address.decimal, "hex": row.address.hexadecimal, "peer": row.peer,
+            "reason": row.reason, "held": row.held, "connections": row.connections, "frames": row.frames,
+            "first_us": row.first_us, "last_us": row.last_us,
+        }
+        for row in table.rows()
+    ]  # fmt: skip
+    return {"terminals": rows, "refused": table.refused}
 
 
 def answer_of(outcome: Outcome) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import psycopg
 
 from ..acquisition.io.clock import Clock
 from ..acquisition.io.engine import Engine
-from ..acquisition.requests import CLOCK, DEVICES, answer_of, item_of
+from ..acquisition.requests import CLOCK, DEVICES, UNKNOWN, answer_of, item_of, unknown_answer
 from ..model.devices import Device
 from ..model.lang import tr
 from ..model.work import Outcome
@@ -82,6 +82,8 @@ class RequestServer:
         try:
             if request.kind == DEVICES:
                 return {"text": await self._reload()}, False
+            if request.kind == UNKNOWN:
+                return unknown_answer(self._engine.terminals.unknown), False
             if request.device is None or request.device not in self._devices():
                 raise UsageError(tr("no such device: see `fuhe device list`", "没有该设备: 见 fuhe device list"))
             if request.kind == CLOCK:

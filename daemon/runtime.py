@@ -61,6 +61,7 @@ from .requests import RequestServer
 from .secrets import SecretBook
 from .statebook import StateBook
 from .supervision import Supervision
+from .terminals import TerminalBook
 from .wake import Waker
 
 log = logging.getLogger(__name__)
@@ -187,10 +188,12 @@ class Daemon:
             self.modes.read_only,
             self._ended,
             secrets=self._secrets.password,
+            on_heard=self._heard,
         )
         self._engine.remember(places)  # what waits in the journal is read again, and stored once
         self._field = EngineField(self._engine, self._live, self._clock, lambda d: self._secrets.knows(d))
         self._book = StateBook(database, self._engine, self._field, self._clock)
+        self._terminals = TerminalBook(database, self._engine, self._clock, lambda: journal.state().depth_records)
         self._recalls = Recalls(database, self._engine, config.cycles, self._clock)
         self._events = EventFollower(database, lambda: writer.caught_up, self._engine.submit, self._intake, self._clock)
         self._supervision = Supervision(database, self._engine, self._field, self._clock)
@@ -235,7 +238,9 @@ class Daemon:
             REGISTRY.register(collector)
         self._tasks: list[asyncio.Task[None]] = []
         try:
+            places = await asyncio.to_thread(self._terminals.load)
             await self._engine.start()
+            self._terminals.put_into_force(places)
             self._scheduler.start()
             self._tasks = [
                 loop.create_task(work, name=name)
@@ -246,6 +251,7 @@ class Daemon:
                     ("clocks", self._clocks.run()),
                     ("control", self._control()),
                     ("supervision", self._supervision.run()),
+                    ("terminals", self._terminals.run()),
                     ("report", self._report(health)),
                 )
             ]
@@ -259,6 +265,7 @@ class Daemon:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+            await self._terminals.write()
             await self._engine.stop()
             await self._book.write(self._state(), everything=True)
             for collector in metrics:
@@ -290,6 +297,7 @@ class Daemon:
         self._take(devices, profiles)
         self._engine.remember(places)
         unserved = await self._engine.set_devices(devices, profiles)
+        self._terminals.put_into_force(await asyncio.to_thread(self._terminals.load))
         self._put_into_force()
         for device, why in unserved.items():
             log.warning("device %s is not served: %s", self._devices[device].name, why)

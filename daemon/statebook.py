@@ -24,7 +24,7 @@ class StateBook:
     def __init__(self, database: Database, engine: Engine, field: EngineField, clock: Clock) -> None:
         self._database, self._engine, self._field, self._clock = database, engine, field, clock
         self._links: dict[str, dict[str, Any]] = {}
-        self._devices: dict[int, states.DeviceState] = {}
+        self._devices: dict[int, int] = {}  # of each, a hash of what was told last: states themselves would be heavy
         self._next_s = 0.0
 
     async def write(self, daemon: states.DaemonState, *, everything: bool = False) -> None:
@@ -34,14 +34,15 @@ class StateBook:
         """
         links: dict[str, dict[str, Any]] = {}
         devices: list[states.DeviceState] = []
+        marks: dict[int, int] = {}
         now_s = self._clock.monotonic_s()
         due = everything or now_s >= self._next_s
         if due:
             links = self._changed_links()
-            devices = await self._changed_devices()
+            devices, marks = await self._changed_devices()
         await asyncio.to_thread(self._put, daemon, links, devices)
         self._links |= links
-        self._devices |= {s.device: s for s in devices}
+        self._devices |= marks
         if due:
             self._next_s = now_s + (len(self._links) + len(self._devices)) / ROWS_PER_S
 
@@ -63,26 +64,32 @@ class StateBook:
         }
         return {name: state for name, state in found.items() if self._links.get(name) != state}
 
-    async def _changed_devices(self) -> list[states.DeviceState]:
-        changed = []
+    async def _changed_devices(self) -> tuple[list[states.DeviceState], dict[int, int]]:
+        changed: list[states.DeviceState] = []
+        marks: dict[int, int] = {}
         for n, device in enumerate(self._engine.devices()):
             if n % STEP == STEP - 1:
                 await asyncio.sleep(0)
             seen = self._engine.device_state(device)
             if seen is None:  # left the list meanwhile
                 continue
+            online, offset_s = bool(self._field.online(device)), self._field.clock_offset_s(device)
+            mark = hash((seen, online, offset_s))
+            if self._devices.get(device) == mark:
+                continue
+            marks[device] = mark
             state = states.DeviceState(
                 device=device,
-                online=bool(self._field.online(device)),
+                online=online,
                 last_seen_us=seen.reached_us,
                 failures=seen.silent,
                 quarantined=seen.quarantined_us is not None,
-                clock_offset_s=self._field.clock_offset_s(device),
+                clock_offset_s=offset_s,
                 reason=seen.unserved,
+                detail=seen.detail._asdict() if seen.detail is not None else None,
             )
-            if state != self._devices.get(device):
-                changed.append(state)
-        return changed
+            changed.append(state)
+        return changed, marks
 
     def _put(
         self, daemon: states.DaemonState, links: dict[str, dict[str, Any]], devices: list[states.DeviceState]

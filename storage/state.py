@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import psycopg
 from psycopg.types.json import Jsonb
 
@@ -46,25 +47,23 @@ def _time(us: int | None) -> Any:
 
 
 def put_device_states(connection: Connection, states: Sequence[DeviceState]) -> None:
-    """Write the states of devices (one statement a device, one transaction)."""
+    """Write the states of devices, all in one statement and one transaction: half the CPU of one a device."""
     if not states:
         return
-    with connection.transaction(), connection.cursor() as cursor:
-        cursor.executemany(
+    with connection.transaction():
+        connection.execute(
             "INSERT INTO device_state (device, online, last_seen, failures, quarantined, next_probe, clock_offset_s,"
-            " reason, detail) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (device) DO UPDATE SET online ="
+            " reason, detail) SELECT device, online, timestamptz 'epoch' + last_seen_us * interval '1 microsecond',"
+            " failures, quarantined, timestamptz 'epoch' + next_probe_us * interval '1 microsecond', clock_offset_s,"
+            " reason, coalesce(detail, '{}') FROM json_to_recordset(%s::json) AS row (device int4, online boolean,"
+            " last_seen_us int8, failures int4, quarantined boolean, next_probe_us int8, clock_offset_s float8,"
+            " reason text, detail jsonb) ON CONFLICT (device) DO UPDATE SET online ="
             " excluded.online, last_seen = coalesce(excluded.last_seen, device_state.last_seen), failures ="
             " excluded.failures, quarantined = excluded.quarantined, next_probe = excluded.next_probe, clock_offset_s ="
             " coalesce(excluded.clock_offset_s, device_state.clock_offset_s), reason = excluded.reason,"
             " detail = excluded.detail, updated = now()",
-            [
-                (
-                    s.device, s.online, _time(s.last_seen_us), s.failures, s.quarantined, _time(s.next_probe_us),
-                    s.clock_offset_s, s.reason, Jsonb(dict(s.detail or {})),
-                )
-                for s in states
-            ],
-        )  # fmt: skip
+            (msgspec.json.encode(states).decode(),),
+        )
 
 
 def load_device_states(connection: Connection) -> dict[int, DeviceState]:

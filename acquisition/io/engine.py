@@ -35,7 +35,7 @@ from .collector import Collector, Sink
 from .gather import Gatherer
 from .owner import Owner
 from .pushes import Pushes
-from .states import DeviceState, LinkState, end_state, line_state, listener_state
+from .states import DeviceState, LinkState, end_state, line_state, listener_state, terminal_detail
 from .stations import LISTENERS, by_line, line_policy
 from .terminals import Terminals
 from .transports.base import Guard, Listener, Transport
@@ -242,7 +242,7 @@ class Engine:
         owner = self._owners.get(name)
         if owner is None:
             return None
-        quarantine = owner.line.quarantine
+        quarantine, session = owner.line.quarantine, owner.line.stations[device].session
         return DeviceState(
             device=device,
             line=name,
@@ -250,6 +250,7 @@ class Engine:
             quarantined_us=self._stamp(quarantine.since_s(device)),
             silent=quarantine.silent_count(device),
             online=self.online(device),
+            detail=None if session is None else terminal_detail(session),
         )
 
     def online(self, device: int) -> bool | None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ...model.work import LinkCounters, Priority
+from ..terminal import TerminalSession
 from .owner import Owner
 
 
@@ -29,6 +31,18 @@ class LinkState:
     lines_up: int = 0
 
 
+class TerminalDetail(NamedTuple):
+    """What there is to tell of a terminal and changes seldom (not what every heartbeat would change); plain JSON."""
+
+    connects: int
+    replaced: int
+    moved: int
+    online_since_us: int | None
+    logged_in: bool | None
+    ec: tuple[int | None, int | None]
+    ec_read: tuple[int | None, int | None]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceState:
     """`reached_us`: last answer, UTC µs; `quarantined_us`: since when; `unserved`: why no line serves it.
@@ -43,6 +57,15 @@ class DeviceState:
     silent: int = 0
     unserved: str = ""
     online: bool | None = None
+    detail: TerminalDetail | None = None
+
+
+def terminal_detail(session: TerminalSession) -> TerminalDetail:
+    """As of now."""
+    return TerminalDetail(
+        session.connects, session.replaced, session.moved, session.online_us, session.logged_in,
+        (session.ec1, session.ec2), (session.ec1_read, session.ec2_read),
+    )  # fmt: skip
 
 
 def line_state(name: str, kind: str, owner: Owner, now_s: float) -> LinkState:
