@@ -70,12 +70,12 @@ class StateBook:
         for n, device in enumerate(self._engine.devices()):
             if n % STEP == STEP - 1:
                 await asyncio.sleep(0)
+            online, offset_s = bool(self._field.online(device)), self._field.clock_offset_s(device)
+            mark = hash((self._engine.device_mark(device), online, offset_s))
+            if self._devices.get(device) == mark:
+                continue
             seen = self._engine.device_state(device)
             if seen is None:  # left the list meanwhile
-                continue
-            online, offset_s = bool(self._field.online(device)), self._field.clock_offset_s(device)
-            mark = hash((seen, online, offset_s))
-            if self._devices.get(device) == mark:
                 continue
             marks[device] = mark
             state = states.DeviceState(

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass, field
 
 from ...model.devices import Credentials, Device
 from ...model.lang import tr
@@ -49,12 +49,14 @@ __all__ = ["DeviceState", "Engine", "LinkState"]
 log = logging.getLogger(__name__)
 
 
-class _Shared(NamedTuple):
-    """What all lines of a listener for terminals have in common."""
+@dataclass(slots=True)
+class _Shared:
+    """What all lines of a listener for terminals have in common, and who they are."""
 
     policy: LinePolicy
     quarantine: Quarantine
     counters: LinkCounters
+    owners: list[Owner] = field(default_factory=list)
 
 
 class Engine:
@@ -99,6 +101,7 @@ class Engine:
         self._brokers: dict[str, MqttBroker] = {}
         self._pushes: dict[str, Pushes] = {}
         self._names: dict[str, set[str]] = {}
+        self._alone: dict[str, Owner] = {}  # the lines that are shown each for itself
         self._running = False
 
     @property
@@ -187,9 +190,15 @@ class Engine:
             owner.replace_stations(stations)
             owner.open()
         await asyncio.gather(*(owner.close() for owner in gone))
-        self._names = {}
-        for name in self._owners:
+        self._names, self._alone = {}, {}
+        for shared in self._shared.values():
+            shared.owners = []
+        for name, owner in self._owners.items():
             link, _, rest = name.partition("/")
+            if link in self._shared:
+                self._shared[link].owners.append(owner)
+                continue
+            self._alone[name] = owner
             if rest:
                 self._names.setdefault(link, set()).add(rest)
         self._recollect()
@@ -213,16 +222,12 @@ class Engine:
         """Every line, and every listener as a line of its own; of a listener for terminals only that."""
         now_s = self._clock.monotonic_s()
         states: list[LinkState] = []
-        behind: dict[str, list[Owner]] = {name: [] for name in self._shared}
-        for name, owner in tuple(self._owners.items()):
-            link = name.partition("/")[0]
-            if link in behind:
-                behind[link].append(owner)
-            else:
-                states.append(line_state(name, self.configs[link].kind, owner, now_s))
+        for name, owner in tuple(self._alone.items()):
+            states.append(line_state(name, self.configs[name.partition("/")[0]].kind, owner, now_s))
         for name, server in tuple(self._servers.items()):
-            if name in behind:
-                states.append(listener_state(name, server.config.kind, behind[name], server.counters, now_s))
+            shared = self._shared.get(name)
+            if shared is not None:
+                states.append(listener_state(name, server.config.kind, shared.owners, server.counters, now_s))
             else:
                 states.append(end_state(name, server.config.kind, server.counters, True, "", len(server.callers)))
         for name, broker in tuple(self._brokers.items()):
@@ -264,6 +269,17 @@ class Engine:
         """What is remembered of a terminal."""
         owner = self._owners.get(self._line_of.get(device, ""))
         return owner.line.stations[device].session if owner is not None else None
+
+    def device_mark(self, device: int) -> int:
+        """A number that changes when `device_state` does: cheap to ask of thousands again and again."""
+        owner = self._owners.get(self._line_of.get(device, ""))
+        if owner is None:
+            return hash(self._unserved.get(device))
+        line = owner.line
+        station = line.stations[device]
+        told = (owner.is_up, station.reached_s, line.quarantine.silent_count(device), line.quarantine.since_s(device))
+        session = station.session
+        return hash(told) if session is None else hash((*told, terminal_detail(session)))
 
     def device_states(self) -> list[DeviceState]:
         """Every device."""

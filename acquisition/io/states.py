@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ...model.work import LinkCounters, Priority
+from ..link import State
 from ..terminal import TerminalSession
 from .owner import Owner
 
@@ -96,10 +97,12 @@ def end_state(name: str, kind: str, counters: LinkCounters, up: bool, reason: st
 def listener_state(name: str, kind: str, owners: Sequence[Owner], counters: LinkCounters, now_s: float) -> LinkState:
     """A listener for terminals with all its lines; `counters` and the quarantine are common to them."""
     depth = [0] * len(Priority)
-    oldest_s, up = 0.0, 0
+    oldest_s, down, devices = 0.0, 0, 0
     for owner in owners:
-        up += owner.is_up
-        arbiter = owner.line.arbiter
+        line = owner.line
+        down += line.state is State.DOWN
+        devices += len(line.stations)
+        arbiter = line.arbiter
         if len(arbiter):
             depth = [a + b for a, b in zip(depth, arbiter.depth_by_class, strict=True)]
             oldest_s = max(oldest_s, arbiter.oldest_age_s(now_s))
@@ -108,11 +111,11 @@ def listener_state(name: str, kind: str, owners: Sequence[Owner], counters: Link
         kind=kind,
         up=True,
         reason="",
-        devices=sum(len(owner.line.stations) for owner in owners),
+        devices=devices,
         depth=tuple(depth),
         oldest_age_s=oldest_s,
         quarantined=len(owners[0].line.quarantine) if owners else 0,
         counters=counters,
         lines=len(owners),
-        lines_up=up,
+        lines_up=len(owners) - down,
     )

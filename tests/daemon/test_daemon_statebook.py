@@ -32,6 +32,9 @@ class World:
     def device_state(self, device: int) -> DeviceState | None:
         return DeviceState(device=device, line="l", reached_us=self.heard_us[device]) if device != 999 else None
 
+    def device_mark(self, device: int) -> int:
+        return hash(self.heard_us.get(device, 0))
+
     def link_states(self) -> list[LinkState]:
         return [
             LinkState(
@@ -41,7 +44,7 @@ class World:
         ]  # fmt: skip
 
     def online(self, device: int) -> bool | None:
-        return self.heard_us[device] is not None
+        return self.heard_us.get(device) is not None
 
     def clock_offset_s(self, device: int) -> float | None:
         return None
