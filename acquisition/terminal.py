@@ -176,6 +176,8 @@ class TerminalSession:
     def waiting(self) -> Events:
         """What there is to read by the counters as far as they were seen."""
         found = Events.NONE
+        if not self.acd and self.ec1 is None:
+            return found
         if self.acd or (self.ec1 is not None and self.ec1 != self.ec1_read):
             found |= Events.IMPORTANT
         if self.ec2 is not None and self.ec2 != self.ec2_read:
@@ -206,8 +208,10 @@ class TerminalSession:
 
     def saw(self, acd: bool, ec: tuple[int, int] | None, now_us: int) -> Events:
         """A frame of the terminal came; the kinds of events that have newly begun to wait."""
-        before = self.waiting()
         self.heard_us = now_us
+        if not acd and ec is None:
+            return Events.NONE
+        before = self.waiting()
         if acd:
             self.acd = True
         if ec is not None:

@@ -76,14 +76,17 @@ def _drive(port: int, server: _Process, count: int, idle_s: float) -> dict[str, 
         found["rss"], found["peak"] = server.memory_mb("VmRSS"), server.memory_mb("VmHWM")
     time.sleep(SETTLE_S)
     with _process("bench.terminals_client", "127.0.0.1", str(port)) as client:
-        times, storm = [], min(STORM, count)
+        times, storm, cpu_s = [], min(STORM, count), []
         for _ in range(ROUNDS):
+            cpu = server.cpu_s()
             answer = _order(client, "login", 1, storm)
+            cpu_s.append(server.cpu_s() - cpu)
             assert answer["answered"] == storm and not answer["lost"], answer
             times.append(answer["s"])
             _order(client, "close")
             time.sleep(SETTLE_S)
         found["storm_s"], found["storm_worst_s"] = min(times), max(times)
+        found["login_us"] = 1e6 * min(cpu_s) / storm
     return found
 
 
@@ -162,6 +165,8 @@ def run(quick: bool = False) -> list[Row]:
              f"bare asyncio.Protocol server {bare['storm_s']:.2f} s (worst of {ROUNDS}: "
              f"{found['storm_worst_s']:.2f} against {bare['storm_worst_s']:.2f})",
              found["storm_s"] / bare["storm_s"], "1.5 s"),
+        _row("CPU of a login, until its confirmation is out", found["login_us"], "µs",
+             f"bare server {bare['login_us']:.0f} µs", found["login_us"] / bare["login_us"]),
         _row(f"{fleet}: resident memory of the whole daemon", found["rss"], "MiB",
              f"bare server {bare['rss']:.0f} MiB; peak {found['peak']:.0f}", found["rss"] / bare["rss"], "300 MiB"),
         _row(f"{fleet}: memory that a connection adds", kib, "KiB", f"bare server {bare_kib:.1f} KiB",

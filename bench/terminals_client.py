@@ -19,6 +19,8 @@ from fuhe.protocols.qgdw1376.frame import Address, Frame
 
 REGION = "3301"
 LIMIT_S = 60.0
+PORTS = 4000  # connections of one source address: where ports run short, the kernel's search for one takes the time
+IP_BIND_ADDRESS_NO_PORT = 24
 CONFIRMED = bytes.fromhex("00000100")
 
 
@@ -44,6 +46,8 @@ class Fleet:
         for a2 in range(first, first + count):
             sock = socket.socket()
             sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
+            sock.bind((f"127.0.{1 + a2 // PORTS}.1", 0))
             done = sock.connect_ex(self.address)
             if done not in (0, errno.EINPROGRESS):
                 self.lost += 1
