@@ -238,9 +238,8 @@ class Daemon:
             REGISTRY.register(collector)
         self._tasks: list[asyncio.Task[None]] = []
         try:
-            places = await asyncio.to_thread(self._terminals.load)
+            await asyncio.to_thread(self._terminals.load)
             await self._engine.start()
-            self._terminals.put_into_force(places)
             self._scheduler.start()
             self._tasks = [
                 loop.create_task(work, name=name)
@@ -297,7 +296,6 @@ class Daemon:
         self._take(devices, profiles)
         self._engine.remember(places)
         unserved = await self._engine.set_devices(devices, profiles)
-        self._terminals.put_into_force(await asyncio.to_thread(self._terminals.load))
         self._put_into_force()
         for device, why in unserved.items():
             log.warning("device %s is not served: %s", self._devices[device].name, why)

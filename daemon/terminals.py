@@ -1,4 +1,4 @@
-"""What the daemon keeps of terminals beyond its own life: where reading events goes on, traffic, broken-off history."""
+"""What the daemon keeps of terminals beyond its own life: traffic by month, broken-off history."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import psycopg
 
 from ..acquisition.io.clock import Clock
 from ..acquisition.io.engine import Engine
-from ..acquisition.sessions.qgdw1376_event import pointer_item
 from ..model.lang import tr
 from ..protocols.common.errors import LinkError
 from ..storage import state as states
@@ -24,7 +23,6 @@ TRAFFIC_S: Final = 900.0
 STEP: Final = 500  # terminals between two breaths of the event loop
 DRAIN_S: Final = 60.0
 LOOK_S: Final = 0.2
-_PLACES: Final = (pointer_item(1), pointer_item(2))
 
 
 class TerminalBook:
@@ -35,24 +33,11 @@ class TerminalBook:
         self._started_us = clock.now_us()
         self._last_life_us: int | None = None
 
-    def load(self) -> dict[tuple[int, str], str]:
-        """In a thread, before the first report of this life: when the last one ended, and the places in memories."""
+    def load(self) -> None:
+        """In a thread, before the first report of this life: when the last one ended."""
         with self._database.connect(autocommit=True) as connection:
-            if self._last_life_us is None:
-                last = states.load_daemon_state(connection)
-                self._last_life_us = last.heartbeat_us if last is not None else 0
-            return table.load_latest_parameters(connection, _PLACES)
-
-    def put_into_force(self, places: dict[tuple[int, str], str]) -> None:
-        """Sessions that have read nothing yet go on where the last life ended."""
-        for (device, item), value in places.items():
-            session = self._engine.session(device)
-            if session is None or not value.isdecimal():
-                continue
-            if item == _PLACES[0] and session.ec1_read is None:
-                session.ec1_read = int(value) & 0xFF
-            elif item == _PLACES[1] and session.ec2_read is None:
-                session.ec2_read = int(value) & 0xFF
+            last = states.load_daemon_state(connection)
+            self._last_life_us = last.heartbeat_us if last is not None else None
 
     async def run(self) -> None:
         """Until cancelled."""

@@ -1,4 +1,4 @@
-"""What outlives the daemon of terminals that dial in: places in event memories, monthly traffic, connection history."""
+"""What outlives the daemon of terminals that dial in: monthly traffic, connection history."""
 
 from __future__ import annotations
 
@@ -59,16 +59,6 @@ def load_traffic(connection: Connection, *, device: int | None = None, months: i
         MonthTraffic(device=r[0], month=r[1], rx_bytes=r[2], tx_bytes=r[3], rx_frames=r[4], tx_frames=r[5])
         for r in rows
     ]
-
-
-def load_latest_parameters(connection: Connection, items: Sequence[str]) -> dict[tuple[int, str], str]:
-    """The value in force of these parameters, by device and item."""
-    rows = connection.execute(
-        "SELECT DISTINCT ON (device, item) device, item, value FROM parameter WHERE item = ANY(%s)"
-        " ORDER BY device, item, time DESC",
-        (list(items),),
-    ).fetchall()
-    return {(device, item): value for device, item, value in rows}
 
 
 def close_connections(connection: Connection, devices: Iterable[int], seen_us: int, before_us: int, reason: str) -> int:

@@ -1,4 +1,4 @@
-"""What the daemon keeps of terminals: places in event memories, traffic, history that a killed daemon left open."""
+"""What the daemon keeps of terminals: traffic by month, history that a killed daemon left open."""
 
 from __future__ import annotations
 
@@ -58,23 +58,6 @@ def came_and_went(db: psycopg.Connection[Any], device: int, *moments: tuple[str,
             " (%s, to_timestamp(%s / 1e6), %s, '{}', now())",
             (device, at_us, f"link.{code}"),
         )
-
-
-async def test_reading_events_goes_on_where_the_last_life_ended(
-    database: Database, db: psycopg.Connection[Any]
-) -> None:
-    for item, value, at_us in (("0E:F1", "7", 1), ("0E:F1", "9", 2), ("0E:F2", "255", 1), ("0E:F1", "4", 3)):
-        device = 1 if value != "4" else 2
-        db.execute(
-            "INSERT INTO parameter (device, item, time, value) VALUES (%s, %s, to_timestamp(%s), %s)",
-            (device, item, at_us, value),
-        )
-    world = World(1, 2, 3)
-    world.sessions[2].ec1_read = 5  # read in this life already
-    book = make_book(database, world)
-    book.put_into_force(book.load())
-    places = [(s.ec1_read, s.ec2_read) for s in world.sessions.values()]
-    assert places == [(9, 255), (5, None), (None, None)]
 
 
 async def test_traffic_is_added_up_by_month_and_kept_when_the_database_is_away(
