@@ -57,7 +57,10 @@ def test_an_outage_is_made_good_and_everything_of_a_day_is_there(county: Make) -
     c.start_daemon()
 
     # Nobody is there: the day is missing, and that is known.
-    missing = lambda: show(c, "gaps", "--day", day)["holes"]  # noqa: E731
+    def missing() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = show(c, "gaps", "--day", day)["holes"]
+        return found
+
     c.until(
         "the outage is known",
         lambda: len({g["point"] for g in missing()}) >= 4 and all(g["recall"] == "open" for g in missing()),
@@ -65,7 +68,7 @@ def test_an_outage_is_made_good_and_everything_of_a_day_is_there(county: Make) -
     for bus in ("terminals", "datagrams"):
         c.field.do(lambda bus=bus: c.field.sim.clear(bus))
 
-    # They come back: 96 points of eight quantities of each meter, the freeze of the day, and nothing is missing any more.
+    # They come back: 96 points of eight quantities of each meter, the freeze of the day, and no gap is left.
     devices = {d.name: d for d in load_devices(c.conn)}
     points = {p.name: p for d in devices.values() for p in d.measuring}
     names = sorted(points)
