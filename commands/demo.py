@@ -31,7 +31,7 @@ from rich.rule import Rule
 from ..analytics.day import day_table
 from ..analytics.draw import Mark, shed_png
 from ..analytics.report import DayReport, Image, Section, build_day_report
-from ..control.commands import Command, commands
+from ..control.commands import Command, commands, last_digits
 from ..control.rules.states import State
 from ..model.lang import lang, tr
 from ..model.quantities import quantity
@@ -465,7 +465,7 @@ class Demo:
 
     def _last_four(self, device: str) -> str:
         rows = csv.DictReader((self.home / "sim" / "devices.csv").open(encoding="utf-8"))
-        return next(r["address"] for r in rows if r["name"] == device)[-4:].rjust(4, "0")
+        return last_digits(next(r["address"] for r in rows if r["name"] == device))
 
     def _supervised(self) -> tuple[float, float]:
         """How many of the plan's devices that carry a clock have told it."""
