@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from ...protocols.common.errors import PeerError, UsageError
+from ...protocols.common.errors import PeerError
 from ...protocols.qgdw1376 import dadt
 from ...protocols.qgdw1376.edition import Edition
 from ...protocols.qgdw1376.frame import Address, Frame
@@ -70,7 +70,6 @@ class Application:
     ports: MeterPorts
     any_single: bool = False
     _last: dict[int, tuple[bool, bytes, Answers]] = field(default_factory=dict)
-    _received: int = 0
 
     @property
     def buffer(self) -> int:
@@ -100,7 +99,6 @@ class Application:
         repeated = self._repeated(frame, message)
         if repeated is not None:
             return Outcome(repeated, item=_item(message))
-        terminal.control.heard(now_us)
         outcome = self._carry_out(frame, message, now_us)
         outcome.item = _item(message)
         if everybody and frame.address.a1 != "FFFF":
@@ -135,6 +133,7 @@ class Application:
                 20, now_us, pw_hex=(message.pw or b"")[:16].ljust(16, b"\0").hex().upper(), msa=frame.address.msa
             )
             return self._deny(message)
+        self.terminal.control.heard(now_us)  # what is not proven to be the master's keeps no 保电 away
         if message.afn in COMMANDS:
             if faults.fires("refuse", now_us, item):
                 return self._deny(message)
@@ -368,14 +367,3 @@ _BY_AFN: Final[dict[int, Callable[[Application, Message, int], Outcome]]] = {
     0x0A: Application._query, 0x0B: Application._task_data, 0x0C: Application._read, 0x0D: Application._read,
     0x0E: Application._events, 0x0F: Application._file, 0x10: Application._relay,
 }  # fmt: skip
-
-
-def frames_of(application: Application, outcome: Outcome) -> list[Frame]:
-    """The frames of an outcome; a message that cannot be written is an error of the simulator."""
-    out = []
-    for message in outcome.messages:
-        try:
-            out.append(application.frame(message))
-        except UsageError as error:
-            raise AssertionError(f"{application.terminal.name}: {error}") from error
-    return out

@@ -54,7 +54,7 @@ class Options:
 
 @dataclass(slots=True, kw_only=True)
 class Terminal:
-    """See the head of the module. meters: by point number, as they are wired."""
+    """See the head of the module. meters: by point number, as they are wired; ready_us: when it has booted."""
 
     name: str
     parts: Parts
@@ -64,6 +64,7 @@ class Terminal:
     options: Options
     meters: Mapping[int, SimMeter]
     restarts: int = 0
+    ready_us: int = 0
     powered: bool = True
     reports_allowed: bool = True
     text: dict[int, str] = field(default_factory=dict)
@@ -131,7 +132,7 @@ class Terminal:
             self._power_up(max(ends) if ends else at_us)
 
     def _power_up(self, at_us: int) -> None:
-        self.powered = True
+        self.powered, self.ready_us = True, at_us + int(self.options.boot_s * US)
         holes = self.parts.points.holes
         holes[-1] = (holes[-1][0], at_us)
         self.parts.counters.power(self.parts.local(at_us), on=True)

@@ -30,6 +30,15 @@ GONE: Final = ("silent", "restart")
 """Faults of a meter during which the terminal cannot read it."""
 
 
+def absences(meter: SimMeter) -> list[tuple[int, int | None]]:
+    """[begin, end) during which a meter can not be read at all (not: some requests of it)."""
+    return [
+        (r.begin_us, r.end_us)
+        for r in meter.faults.rules
+        if r.fault.kind in GONE and not r.fault.match and r.fault.count is None and r.fault.probability >= 1
+    ]
+
+
 @dataclass(slots=True)
 class PointBook:
     """installed: meters by address. internal: the meter that stands for the AC sampling.
@@ -69,13 +78,12 @@ class PointBook:
         meter, entry = self.meter(pn), self._entry(pn)
         if meter is None or fields.integer(entry, "port") in self.paused:
             return False
-        return not any(meter.faults.active(k, now_us) for k in GONE)
+        return not any(begin <= now_us and (end is None or now_us < end) for begin, end in absences(meter))
 
     def recorded(self, meter: SimMeter, times: I8) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
         """Which instants the terminal could record from this meter."""
         good = times >= max(self.since_us, meter.site.origin_us)
-        gone = [w for k in GONE for w in meter.faults.windows(k)]
-        for begin, end in [*self.holes, *gone]:
+        for begin, end in [*self.holes, *absences(meter)]:
             good &= (times < begin) | ((times >= end) if end is not None else False)
         return np.asarray(good)
 

@@ -44,9 +44,11 @@ class Station:
         return self.application.terminal.name
 
     def away(self, now_us: int) -> bool:
-        """Without supply, or its communication is down by the script."""
+        """Without supply, booting, or its communication is down by the script."""
         terminal = self.application.terminal
-        return not terminal.powered or terminal.parts.faults.active("restart", now_us) is not None
+        if not terminal.powered or now_us < terminal.ready_us:
+            return True
+        return terminal.parts.faults.active("restart", now_us) is not None
 
     def state(self, now_us: int) -> dict[str, object]:
         """What a bench wants to know about it."""

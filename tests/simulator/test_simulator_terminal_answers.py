@@ -295,6 +295,15 @@ def test_a_wrong_password_is_denied_and_recorded(make_master: Any, scheme: str) 
     assert master.data(0x0E, 0, 1, {"pm": 0, "pn": 99})["events"][0]["erc"] == 20
 
 
+def test_a_stranger_keeps_no_automatic_protection_away(make_master: Any) -> None:
+    master = make_master(auth=HmacTest(b"secret"), p58={"hours": 1})
+    for _ in range(13):
+        master.done(0x05, Unit(0, 34, {}), pw=bytes(16))
+        master.bench.step(300)
+    assert master.bench.terminal.control.automatic
+    assert master.done(0x05, Unit(0, 34, {})) and not master.bench.terminal.control.protected
+
+
 def test_editions_speak_their_own_frames(make_master: Any) -> None:
     for edition, protocol_id, pw in (("2005", 1, 2), ("2009", 2, 16), ("2013", 2, 16)):
         master = make_master(edition=edition, auth=Cleartext(bytes(range(1, pw + 1))))
