@@ -29,8 +29,9 @@ NOW = day_start(20_300) + (10 * 3600 + 400) * US
 def bench() -> Iterator[tuple[Simulation, StepClock, dict[str, Device]]]:
     clock = StepClock(NOW)
     simulation = Simulation(load_scenario(builtin_scenarios()["demo"]), clock)
+    kinds = {"pty": "serial", "tcp": "tcp", "mqtt": "mqtt", "dial": "listen-tcp", "udp": "listen-udp"}
     links = {
-        b.name: LinkConfig(name=b.name, kind={"pty": "serial", "tcp": "tcp", "mqtt": "mqtt"}[b.kind])  # type: ignore[arg-type]
+        b.name: LinkConfig(name=b.name, kind=kinds[b.kind])  # type: ignore[arg-type]
         for b in simulation.scenario.buses
     }
     parsed = parse_devices(devices_csv(simulation).encode(), links=links, profiles=builtin_profiles())
@@ -61,7 +62,9 @@ def work(duty: Duty, window: tuple[int, int] | None = None, action: ControlActio
 
 
 WIRED = [
-    d.name for d in load_scenario(builtin_scenarios()["demo"]).devices if d.bus != "broker" and d.name != "line-b-6"
+    d.name
+    for d in load_scenario(builtin_scenarios()["demo"]).devices
+    if d.bus not in ("broker", "dial-in", "datagrams") and d.name != "line-b-6"
 ]
 CURVED = [n for n in WIRED if n.startswith(("line", "server")) and n not in ("line-a-6", "line-b-7", "line-a-3")]
 

@@ -111,12 +111,12 @@ def test_the_ready_made_scenarios_are_good(path: Path) -> None:
 
 def test_the_demo_is_what_the_demonstration_needs() -> None:
     simulation = Simulation(load_scenario(builtin_scenarios()["demo"]), StepClock(NOW))
-    assert len(simulation.meters) == 24 and len(simulation.buses) == 6
+    assert len(simulation.meters) == 28 and len(simulation.terminals) == 3 and len(simulation.buses) == 8
     assert sum(bool(m.relays) for m in simulation.meters.values()) >= 8
-    assert {b.kind for b in simulation.scenario.buses} == {"pty", "tcp", "mqtt"}
+    assert {b.kind for b in simulation.scenario.buses} == {"pty", "tcp", "mqtt", "dial", "udp"}
     noon = np.array([day_start(20_300 - back) + 10 * 3600 * US for back in range(7)])
     totals = sum(m.site.power(noon) for m in simulation.meters.values())
-    assert np.all((totals > 2500) & (totals < 6000))
+    assert np.all((totals > 2500) & (totals < 7000))
 
 
 def test_what_is_emitted_is_taken_by_the_master(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_what_is_emitted_is_taken_by_the_master(tmp_path: Path) -> None:
     links = msgspec.convert(yaml.safe_load(files["links.yaml"].read_text())["links"], list[LinkConfig])
     data = files["devices.csv"].read_bytes()
     parsed = parse_devices(data, links={link.name: link for link in links}, profiles=builtin_profiles())
-    assert parsed.faults == () and len(parsed.devices) == 24
+    assert parsed.faults == () and len(parsed.devices) == 27
     assert export_devices(parsed.devices) == data
     stored = msgspec.convert(yaml.safe_load(files["secrets.yaml"].read_text()), dict[str, Credentials])
     assert {d.secret for d in parsed.devices if d.secret} == set(stored)
