@@ -19,7 +19,7 @@ from ..model.lang import tr
 from ..protocols.common.errors import UsageError
 from .common import App, json_option, pass_app, print_json, reported
 from .control_orders import Reason, control
-from .person import device_names, kw, local, now_us, person, say, show_table, yes_no
+from .person import device_names, kw, local, local_short, now_us, person, say, show_table, yes_no
 
 
 @control.command(
@@ -318,10 +318,10 @@ def _list(conn: Conn, found: Sequence[Command], as_json: bool) -> None:
         tr("device", "装置"),
         tr("round", "轮次"),
         tr("state", "状态"),
-        tr("expected kW", "预期 kW"),
+        tr("promised kW", "预期 kW"),
         tr("measured kW", "实测 kW"),
         tr("sent", "发出"),
-        tr("acknowledged", "确认"),
+        tr("ack", "确认"),
         tr("since", "起"),
         tr("ends", "止"),
         tr("attention", "注意"),
@@ -337,8 +337,8 @@ def _list(conn: Conn, found: Sequence[Command], as_json: bool) -> None:
             kw(c.measured_kw),
             yes_no(c.sent),
             yes_no(c.acknowledged),
-            local(c.sent_at),
-            local(c.not_after),
+            local_short(c.sent_at),
+            local_short(c.not_after),
             c.attention,
         ]
         for c in found

@@ -66,6 +66,11 @@ def local(stamp: datetime | None) -> str:
     return "" if stamp is None else stamp.astimezone(BUSINESS_ZONE).strftime("%Y-%m-%d %H:%M:%S")
 
 
+def local_short(stamp: datetime | None) -> str:
+    """The same without the year, for tables of what is under way."""
+    return local(stamp)[5:]
+
+
 def kw(value: float | None) -> str:
     """Power for people; '?' where it is not known."""
     return "?" if value is None else f"{value:.1f}"
