@@ -190,7 +190,7 @@ def test_tables_are_wide_where_nobody_says_how_wide(desk: Desk, monkeypatch: pyt
     desk.run("dispatcher", "user", "login", "dispatcher")
     words = ["--config", str(desk.config), "control", "status"]
     wide = CliRunner().invoke(root, words).output.splitlines()
-    assert max(map(len, wide)) > 100 and "acknowledged" in "".join(wide)
+    assert max(map(len, wide)) > 80 and "attention" in "".join(wide)
     monkeypatch.setenv("COLUMNS", "80")
     assert max(map(len, CliRunner().invoke(root, words).output.splitlines())) <= 80
 
