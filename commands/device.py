@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import getpass
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..acquisition.requests import READ, READABLE
+from ..acquisition.terminal import parse_address
 from ..model.devices import Device
 from ..model.lang import tr
 from ..model.work import Duty
@@ -22,9 +24,11 @@ from ..storage.database import Database
 from ..storage.devices import apply_devices, load_devices
 from ..storage.events import load_events
 from ..storage.state import load_device_states
+from ..storage.terminals import load_traffic
 from .asking import ask, find_device, finish, print_answer, print_table, profiles_of, time_text
 from .clock import clock
 from .common import App, json_option, pass_app, print_json, reported
+from .connections import online, unknown
 from .events import LATEST, events
 from .events import rows as event_rows
 
@@ -48,6 +52,8 @@ def device() -> None:
 
 
 device.add_command(events)
+device.add_command(unknown)
+device.add_command(online)
 device.add_command(clock)
 
 
@@ -95,6 +101,7 @@ def show(app: App, name: str, as_json: bool) -> None:
         found = find_device(load_devices(connection), name)
         state = load_device_states(connection).get(found.id)
         latest = load_events(connection, [found.id], limit=LATEST)
+        traffic = load_traffic(connection, device=found.id, months=2)
     profile = profiles_of(app).get(found.profile)
     duties: list[dict[str, Any]] = []
     if profile is not None:
@@ -103,11 +110,13 @@ def show(app: App, name: str, as_json: bool) -> None:
             items = list(profile.read[duty].items) if duty in profile.read else [str(c) for c in _classes(profile)]
             duties.append({"duty": str(duty), "period_s": period, "items": items})
     if as_json:
-        print_json({"device": found, "state": state, "duties": duties, "events": latest})
+        print_json({"device": found, "state": state, "duties": duties, "events": latest, "traffic": traffic})
         return
     on = tr("enabled", "启用") if found.enabled else tr("disabled", "停用")
     click.echo(f"{found.name}  ({on})")
-    click.echo(f"  {tr('link', '链路')} {found.link}, {tr('address', '地址')} {found.address}")
+    terminal = parse_address(found.address) if profile is not None and profile.protocol == "qgdw1376" else None
+    other = f" ({terminal.hexadecimal})" if terminal is not None else ""
+    click.echo(f"  {tr('link', '链路')} {found.link}, {tr('address', '地址')} {found.address}{other}")
     title = tr(profile.title_en, profile.title_zh) if profile else tr("profile is missing", "缺少设备档")
     click.echo(f"  {tr('profile', '设备档')} {found.profile}: {title}")
     if found.options:
@@ -126,6 +135,13 @@ def show(app: App, name: str, as_json: bool) -> None:
         held = tr(", quarantined", ", 已隔离") if state.quarantined else ""
         why = f": {state.reason}" if state.reason else ""
         click.echo(f"  {online}{held}, {tr('last seen', '最近通信')} {time_text(state.last_seen_us)}{why}")
+        if state.detail:
+            click.echo(f"  {_connection(state.detail)}")
+    for month in traffic:
+        click.echo(
+            f"  {tr('traffic', '流量')} {month.month // 100}-{month.month % 100:02d}: "
+            f"{tr('received', '接收')} {month.rx_bytes} B, {tr('sent', '发送')} {month.tx_bytes} B"
+        )
     for row in duties:
         every = tr("never", "不采集") if row["period_s"] is None else f"{row['period_s']} s"
         click.echo(f"  {row['duty']:<10} {every:>9}  {' '.join(map(str, row['items']))}")
@@ -133,6 +149,22 @@ def show(app: App, name: str, as_json: bool) -> None:
         click.echo("  " + tr("latest events (fuhe device events shows all)", "最近事件 (全部: fuhe device events)"))
     for begin, end, _, what, details, _ in event_rows(latest, {}):
         click.echo(f"    {begin} – {end}  {what}  {details}".rstrip())
+
+
+def _connection(detail: Mapping[str, Any]) -> str:
+    """A terminal's connection, as the daemon last told it."""
+    since = time_text(detail.get("online_since_us"))
+    ec, read = (tuple(detail.get(key) or (None, None)) for key in ("ec", "ec_read"))
+    return tr(
+        f"connected since {since}; {detail.get('connects', 0)} connections, {detail.get('replaced', 0)} replaced, "
+        f"{detail.get('moved', 0)} address changes; event counters {_numbers(ec)}, read up to {_numbers(read)}",
+        f"连接自 {since}; 连接 {detail.get('connects', 0)} 次, 被取代 {detail.get('replaced', 0)} 次, "
+        f"地址变更 {detail.get('moved', 0)} 次; 事件计数器 {_numbers(ec)}, 已读至 {_numbers(read)}",
+    )
+
+
+def _numbers(pair: Sequence[object]) -> str:
+    return "/".join("-" if n is None else str(n) for n in pair)
 
 
 def _classes(profile: Profile) -> tuple[int, ...]:

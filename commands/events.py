@@ -15,6 +15,7 @@ from ..protocols.common.errors import UsageError
 from ..protocols.dlt645.events import content, lasts, title
 from .asking import find_device, print_table, time_text
 from .common import App, json_option, pass_app, print_json, reported
+from .connections import TITLES
 
 if TYPE_CHECKING:
     from ..storage.events import StoredEvent
@@ -25,6 +26,8 @@ LATEST = 5
 def words(code: str, data: Mapping[str, Any]) -> tuple[str, str]:
     """(what happened, its details) of an event, for people."""
     named = title(code)
+    if code in TITLES:
+        return tr(*TITLES[code]), ", ".join(f"{k} {v}" for k, v in data.items() if v not in (None, ""))
     name = tr(*named) if named else str(data.get("event", code))
     if data.get("event") == FELL:
         what = tr(
