@@ -6,6 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from ..model.lang import tr
+
 
 class LinkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One shared resource: a serial port, a TCP endpoint, a listener, a broker topic tree.
@@ -55,6 +57,19 @@ class LinkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     unknown: Literal["deny", "silent"] = "silent"
     register_prefix: str = "REG:"
     heartbeat: str = "HB"
+
+
+def link_faults(link: LinkConfig) -> list[str]:
+    """What the types cannot say, as "field: what is wrong"."""
+    found = []
+    if link.protocol != "text" and not link.kind.startswith("listen"):
+        en = "protocol: only a listener asks its callers who they are; leave it out"
+        found.append(tr(en, "protocol: 仅用于监听链路, 请删除"))
+    if link.admission_per_s < 0:
+        found.append(tr("admission_per_s: 0 (all at once) or more", "admission_per_s: 应为 0 (不限) 或更大"))
+    if not 1 <= link.msa <= 127:
+        found.append(tr("msa: 1 to 127", "msa: 应在 1 至 127 之间"))
+    return found
 
 
 class CycleConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

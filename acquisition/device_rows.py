@@ -19,7 +19,7 @@ from ..model.lang import tr
 from .config import LinkConfig
 from .profile import Profile
 from .relay import CARRIED, VIA, option_faults
-from .terminal import parse_address
+from .terminal import parse_address, terminal_option_faults
 
 COLUMNS: Final = (
     "name", "link", "profile", "address", "point", "pn", "kind", "ct_ratio", "pt_ratio", "contract_kva",
@@ -152,7 +152,8 @@ class RowReader:
 
     def relayed(self, row: int, options: Mapping[str, str], profile: Profile | None) -> None:
         """A device behind a terminal: its options, and whether its protocol can be carried."""
-        for message in option_faults(options):
+        own = terminal_option_faults(options) if profile is not None and profile.protocol == "qgdw1376" else []
+        for message in [*option_faults(options), *own]:
             self.faults.append(Fault(row, "options", message))
         if VIA in options and profile is not None and profile.protocol not in CARRIED:
             en = f"via: a {profile.protocol} device cannot be read through a terminal"

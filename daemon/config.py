@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import yaml
 
-from ..acquisition.config import CycleConfig, LinkConfig
+from ..acquisition.config import CycleConfig, LinkConfig, link_faults
 from ..control.config import ControlConfig
 from ..model.lang import tr
 from ..protocols.common.errors import UsageError
@@ -63,6 +63,10 @@ def load_config(path: Path | None) -> Config:
         config = msgspec.convert(tree or {}, Config)
     except msgspec.ValidationError as error:
         raise UsageError(tr(f"{chosen}: {error}", f"{chosen} 有误: {error}")) from error
+    faults = [f"links[{i}] ({link.name}) {text}" for i, link in enumerate(config.links) for text in link_faults(link)]
+    if faults:
+        lines = "\n  ".join(faults)
+        raise UsageError(tr(f"{chosen} has faults:\n  {lines}", f"{chosen} 有误:\n  {lines}"))
     names = [link.name for link in config.links]
     twice = sorted({n for n in names if names.count(n) > 1})
     if twice:

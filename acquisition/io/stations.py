@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from ...model.devices import Device
+from ...protocols.qgdw1376.edition import editions
 from ..config import LinkConfig
 from ..link import LinePolicy, Station
 from ..profile import Profile, TerminalPlan
@@ -22,7 +23,6 @@ from ..terminal import TerminalSession, TerminalSettings, require_address
 BITS_PER_BYTE = 11  # start, eight data, parity, stop: the longest form
 LEAST_TURNAROUND_BYTES = 2  # a line needs this much to change its direction
 RADIO_BYTES = 255  # longest user data on a dedicated radio channel
-EDITIONS = {"2005": (1, 2), "2009": (2, 16), "2013": (2, 16)}  # protocol id, bytes of PW
 LISTENERS = ("listen-tcp", "listen-udp")
 
 
@@ -85,12 +85,12 @@ def make_station(device: Device, profile: Profile, config: LinkConfig) -> Statio
 def make_session(device: Device, profile: Profile, config: LinkConfig) -> TerminalSession:
     """A terminal's session, as yet without memory. Options of the device (edition, msa, pw_length, heartbeat_s) win."""
     plan, said = profile.terminal or TerminalPlan(), device.options
-    edition = said.get("edition") or profile.version
-    protocol_id, pw_length = EDITIONS[edition]
+    edition = editions()[said.get("edition") or profile.version]
+    pw_length = edition.pw_length if plan.pw_length is None else plan.pw_length
     settings = TerminalSettings(
-        edition=edition,
-        protocol_id=plan.protocol_id or protocol_id,
-        pw_length=int(said.get("pw_length") or plan.pw_length or pw_length),
+        edition=edition.name,
+        protocol_id=plan.protocol_id or edition.protocol_id,
+        pw_length=int(said.get("pw_length") or pw_length),
         msa=int(said.get("msa") or config.msa),
         fcv=plan.fcv,
         con=plan.con,
