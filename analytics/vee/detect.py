@@ -1,8 +1,8 @@
 """Errors in one curve without registers: zeros, frozen values, catch-up sums, spikes, scaled stretches.
 
-The rules of domain chapter 6 need registers, limits and a contract; a bare curve has none of them. Here the curve judges
-itself: every limit is taken from its own noise (`robust.tail_limit`), so that a region's curve is judged to a few
-percent and a workshop's hardly at all. What cannot be told from the curve's usual behaviour is not flagged.
+The rules of domain chapter 6 need registers, limits and a contract; a bare curve has none of them. Here the curve
+judges itself: every limit is taken from its own noise (`robust.tail_limit`), so that a region's curve is judged to a
+few percent and a workshop's hardly at all. What cannot be told from the curve's usual behaviour is not flagged.
 
 Arrays are (n,) on a regular grid, NaN = missing. `y` is arcsinh(x / scale): a logarithm for loads well above zero, a
 straight line around zero, so that zero and negative loads need no special case.
@@ -183,7 +183,7 @@ def _resolution(ordered: F8, value: float) -> float:
 
 
 def course(y: F8, per_day: int) -> F8:
-    """The usual daily course as a running sum of each slot's usual step: y - course moves only when something happens."""
+    """The usual daily course, as a running sum of each slot's usual step: y - course moves when something happens."""
     step = np.r_[np.nan, np.diff(y)]
     usual = same_slot_median(step, per_day, HALF_DAYS)
     return np.cumsum(np.where(np.isfinite(usual), usual, 0.0))
@@ -232,7 +232,9 @@ def find_catchups(found: Findings, x: F8, y: F8, scale: Scale, per_day: int) -> 
         return
     rare = float(np.quantile(y[good], 0.998))
     for a, b in zip(*(part.tolist() for part in runs(hole)), strict=True):
-        usable = b < len(x) and b - a <= LONGEST_STRETCH_D * per_day and found.kind[b] in (Kind.GOOD, Kind.RANGE, Kind.SPIKE)
+        usable = (
+            b < len(x) and b - a <= LONGEST_STRETCH_D * per_day and found.kind[b] in (Kind.GOOD, Kind.RANGE, Kind.SPIKE)
+        )
         if not usable or not np.isfinite(x[b]) or found.total[b]:
             continue
         cut = rest.copy()
@@ -274,7 +276,9 @@ def find_stretches(found: Findings, x: F8, y: F8, per_day: int) -> None:
         finite = size[np.isfinite(size)]
         usual_most = float(np.quantile(finite, 0.995)) if len(finite) else np.inf
         limit = np.maximum(limit, max(1.25 * usual_most, 0.15))
-        edges = np.flatnonzero(size > limit)
+        # an edge below that may still count, if all the rest fits exactly
+        calm = len(finite) > 0 and float(np.median(finite)) < 0.03
+        edges = np.flatnonzero(size > (np.minimum(limit, np.maximum(10.0 * noise, 0.3)) if calm else limit))
     usual = same_slot_median(rest, per_day, HALF_DAYS)
     sharp = size > 1.5 * limit
     used: set[int] = set()
@@ -282,16 +286,22 @@ def find_stretches(found: Findings, x: F8, y: F8, per_day: int) -> None:
         if a in used or b in used:
             continue
         level = float(jump[a] - jump[b]) / 2.0
-        exact = bool(sharp[a] and sharp[b]) and abs(float(jump[a] + jump[b])) < 0.06 and _factor(level)[1]
+        fits = abs(float(jump[a] + jump[b])) < 0.06 + 3.0 * float(noise[a] + noise[b]) and _factor(level)[1]
+        exact = bool(sharp[a] and sharp[b]) and fits
+        weak = not (size[a] > limit[a] and size[b] > limit[b])
+        if weak and not (fits and b - a >= max(per_day // 8, 3)):
+            continue
         day = slice(max(a - per_day, 0), a), slice(b, b + per_day)
         outside = np.r_[(rest - usual)[day[0]], (rest - usual)[day[1]]]
         inside = (rest - usual)[a:b]
         if np.isfinite(outside).any() and np.isfinite(inside).any():
             # between two stretches the true course looks like a stretch of the opposite sign
             out, own = float(np.nanmedian(outside)) / level, float(np.nanmedian(inside)) / level
-            if (not exact and abs(own - out - 1.0) > 0.5) or (out < -0.6 and own < 0.4):
+            if not exact and (abs(own - out - 1.0) > 0.5 or (out < -0.6 and abs(own) < 0.4)):
                 continue
-        if _like_days_moved(found, y, a, b, level, per_day, exact=exact):
+        if _like_days_moved(
+            found, y, a, b, level, per_day, (0.6, 0.5) if exact else (0.2, 0.12) if weak else (0.35, 0.25)
+        ):
             used |= {a, b}
             here = np.arange(a, b)[found.kind[a:b] == Kind.GOOD]
             found.kind[here] = Kind.SCALED
@@ -316,7 +326,9 @@ def _pairs(edges: I8, jump: F8, longest: int) -> Iterator[tuple[int, int]]:
                 break  # a longer pair would reach over another event
 
 
-def _like_days_moved(found: Findings, y: F8, a: int, b: int, level: float, per_day: int, *, exact: bool) -> bool:
+def _like_days_moved(
+    found: Findings, y: F8, a: int, b: int, level: float, per_day: int, allowed: tuple[float, float]
+) -> bool:
     """Is the course of [a, b) that of like days moved by `level`? Edges that match `exact`ly need less proof."""
     cut = np.where(found.kind == Kind.GOOD, y, np.nan)
     own = cut[a:b].copy()
@@ -327,5 +339,4 @@ def _like_days_moved(found: Findings, y: F8, a: int, b: int, level: float, per_d
     moved = (own - expected.values)[np.isfinite(own)]
     middle = float(np.median(moved))
     rough = float(np.median(np.abs(moved - middle)))
-    allowed = (0.6, 0.5) if exact else (0.35, 0.25)
     return abs(middle - level) < allowed[0] * abs(level) and rough < allowed[1] * abs(level)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..masks import F8, B1
+from ..masks import B1, F8
 
 REACH_DAYS = 28
 DAYS_USED = 6
