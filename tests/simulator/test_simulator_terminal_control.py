@@ -333,3 +333,16 @@ def test_faults_of_the_breaker(make_bench: Any, kind: str, contact: list[int], l
     assert (gone > 100) == load_gone
     if kind == "rebound":
         assert gone == pytest.approx(200 * 0.7, rel=0.1)
+
+
+def test_a_person_who_refuses_leaves_the_breaker_open(make_bench: Any) -> None:
+    bench = make_bench(Fault(kind="human_refuses", target=("terminal",), end_s=7_200))
+    bench.terminal.control.trip(1, 0, 1, bench.now)
+    bench.step(7_000)
+    relay = bench.terminal.parts.rounds[1].relay
+    assert bench.open_rounds() == [1] and relay.permit and not relay.commanded
+    assert relay.press_button(bench.now) and bench.open_rounds() == []
+    driven = make_bench(options=Options(drives_closing=True), human_s=None)
+    driven.terminal.control.trip(1, 0, 1, driven.now)
+    driven.step(1_801)
+    assert driven.open_rounds() == []
