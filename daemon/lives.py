@@ -15,8 +15,9 @@ from ..model.lang import tr
 from ..model.readings import DeviceEvent
 from ..model.times import US
 
-# A login follows a new connection at once: both are one return.
+# A login follows a new connection at once: both are one return. A second connection is another one, however soon.
 TOGETHER_US: Final = 10 * US
+LOGIN: Final = "link.login"
 RECENT_US: Final = 3600 * US
 _BEGIN: Final = {
     "link.online": ("connected", "上线"),
@@ -48,12 +49,12 @@ class Lives:
             (event.code == "ERC14" and event.end_us is None) or now_us - at_us > RECENT_US
         ):
             return
+        if event.code == LOGIN and now_us - self._begun.get(event.device, -TOGETHER_US) < TOGETHER_US:
+            return
         self.begin(event.device, tr(*words), now_us)
 
     def begin(self, device: int, why: str, now_us: int) -> None:
-        """Another life, unless one has just begun."""
-        if now_us - self._begun.get(device, -TOGETHER_US) < TOGETHER_US:
-            return
+        """Another life."""
         self._begun[device] = now_us
         self._count += 1
         self._epochs[device] = Epoch(self._count, tr(f"the terminal {why}", f"终端{why}"))

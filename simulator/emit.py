@@ -30,7 +30,7 @@ DEVICE_COLUMNS = (
 )  # fmt: skip
 _NO_SITE = SiteSpec(shape="flat", base_kw=0)
 UNPACED_BAUD = 115_200  # what a master may reckon with where the simulator does not pace
-ROUND_COLUMNS = ("device", "round", "description", "importance", "typical_kw", "last_test", "manual_reclose")
+ROUND_COLUMNS = ("device", "round", "description", "importance", "typical_kw", "last_test", "manual_reclose", "contact")
 
 
 def emit(simulation: Simulation, directory: Path) -> list[Path]:
@@ -219,6 +219,8 @@ def rounds_csv(simulation: Simulation) -> str:
                     "last_test": (part.last_test or default).isoformat(),
                     # a bare coil closes at once; meters and most terminals wait for a person at the button
                     "manual_reclose": "no" if drives else "yes",
+                    # a terminal has the auxiliary contact of round n at state input n
+                    "contact": str(number) if device.name in simulation.terminals else "",
                 }
             )
     return _csv(ROUND_COLUMNS, rows)

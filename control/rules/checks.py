@@ -200,6 +200,11 @@ def rounds_within_floor(p_min15_kw: float, round_kw: Sequence[float], floor_kw: 
 def floor(e: Evidence, _: Limits) -> Found:
     least = security_floor(e.security_kw, e.setpoint_kw, e.has_setpoint)
     if least is None:
+        if e.security_kw is not None and e.has_setpoint:
+            return _unknown(
+                "the terminal's security setpoint (set and read it: AFN 04/0A F17)",
+                "终端保安定值 (请设置并召测 AFN 04/0A F17)",
+            )
         return _unknown("security load", "保安负荷")
     if e.p_min15_kw is None or e.round_kw is None or e.pending_kw is None:
         return _unknown("lowest power of the last 15 min or the rounds' load", "15分钟最低功率或轮次负荷")

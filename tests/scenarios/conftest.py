@@ -109,13 +109,13 @@ class Field:
             self._ready.set()
             await self._stop.wait()
 
-    def do(self, action: Callable[[], object]) -> None:
-        """Something happens in the field now (in its own thread)."""
+    def do(self, action: Callable[[], Any]) -> Any:
+        """Something happens in the field now, or is looked at (in its own thread)."""
 
-        async def inside() -> None:
-            action()
+        async def inside() -> Any:
+            return action()
 
-        asyncio.run_coroutine_threadsafe(inside(), self._loop).result(10)
+        return asyncio.run_coroutine_threadsafe(inside(), self._loop).result(10)
 
     def fault(self, kind: str, device: str, **fields: Any) -> None:
         """A device begins to misbehave."""
@@ -128,7 +128,7 @@ class Field:
 
     def kw(self, device: str) -> float:
         """What the site really draws."""
-        return self.sim.true_power(device)
+        return float(self.do(lambda: self.sim.true_power(device)))
 
     def relay_open(self, device: str, number: int = 1) -> bool:
         """Where the contact really is."""
@@ -244,13 +244,16 @@ class County:
         """Now."""
         return time.time_ns() // 1000
 
-    def plan(self) -> None:
-        """Rounds and a plan of all of them, drafted, reviewed, approved and activated by four people."""
-        loads = self.field.sim.truth()
+    def plan(self, edit: Callable[[list[dict[str, str]]], object] = lambda rows: None) -> None:
+        """Rounds and a plan of all of them, drafted, reviewed, approved and activated by four people.
+
+        edit: changes the rows before they are imported.
+        """
+        loads = self.field.do(self.field.sim.truth)
         found = list(csv.DictReader((self.home / "sim/rounds.csv").read_text(encoding="utf-8").splitlines()))
         for row in found:
             number = int(row["round"]) - 1
-            row["typical_kw"] = f"{loads[row['device']]['rounds'][number]['kw']:.1f}"  # type: ignore[index]
+            row["typical_kw"] = f"{loads[row['device']]['rounds'][number]['kw']:.1f}"
         rounds.import_rounds(self.conn, self.now_us, self.people["inside"], _csv(found))
         rows = [
             {
@@ -261,7 +264,8 @@ class County:
             }
             for i, r in enumerate(found, 1)
         ]  # fmt: skip
-        self.reducible_kw = sum(float(r["typical_kw"]) for r in found)
+        edit(rows)
+        self.reducible_kw = sum(float(r["reducible_kw"]) for r in rows)
         today = datetime.now(UTC)
         header = plans.Header(
             name="county", area="county", body="government", document="7", target_kw=self.reducible_kw / 1.2,
@@ -287,9 +291,9 @@ class County:
     def supervised(self) -> bool:
         """Every candidate has told its clock (if it has one) and its power lately."""
         row = self.conn.execute(
-            "SELECT bool_and(coalesce(s.online, false) AND (d.profile NOT LIKE 'dlt645%%' OR s.clock_offset_s IS NOT "
-            "NULL)) FROM device d LEFT JOIN device_state s ON s.device = d.id WHERE d.id IN (SELECT device_id FROM "
-            "plan_row)"
+            "SELECT bool_and(coalesce(s.online, false) AND (NOT d.profile ~ '^(dlt645|qgdw1376)' OR s.clock_offset_s "
+            "IS NOT NULL)) FROM device d LEFT JOIN device_state s ON s.device = d.id WHERE d.id IN (SELECT device_id "
+            "FROM plan_row)"
         ).fetchone()
         return bool(row and row[0])
 
@@ -312,12 +316,12 @@ class County:
         orders.give_notice(self.conn, self.now_us, inside, self.order_id, told, channel="phone", note="", given=True)
         orders.activate(self.conn, self.now_us, dispatcher, self.order_id)
 
-    def ready(self) -> None:
+    def ready(self, edit: Callable[[list[dict[str, str]]], object] = lambda rows: None, share: float = 0.86) -> None:
         """The daemon runs, and everything up to `execute` is done."""
         self.start_daemon()
         self.hire()
-        self.plan()
-        self.order()
+        self.plan(edit)
+        self.order(share)
         self.approve()
 
     def execute(self) -> None:
