@@ -3,7 +3,8 @@
 Each memory is a ring of 256; the terminal's counter EC names the next free place, the session remembers the next place
 to read (`ec1_read`, `ec2_read`). The place moves on only when the events are on the disk: `exchange.stored` tells the
 session, and the new place travels with the events in the same batch (parameter `0E:F1`): a restart goes on there.
-First contact: everything the ring may hold is asked for; parts of it that the terminal denies are empty.
+First contact: everything the ring may hold is asked for; parts of it that the terminal denies are empty, and when the
+oldest part and the last place are, the ring was never full.
 """
 
 from __future__ import annotations
@@ -98,6 +99,7 @@ def _memory(exchange: TerminalExchange, fn: int, end: int) -> Generator[Ask, Ans
     place = (end + 1) % RING if known is None else known
     step = max(1, min(exchange.plan.event_batch, (exchange.plan.answer_bytes - HEAD) // _EVENT_BYTES))
     first = known is None
+    empty: bool | None = None  # whether nothing stands behind the next free place
     for _ in range(MOST_REQUESTS):
         if place == end:
             return place
@@ -111,7 +113,9 @@ def _memory(exchange: TerminalExchange, fn: int, end: int) -> Generator[Ask, Ans
             place, end = _take(exchange, answer, fn, kind, place, stop, end)
         except Missing as missing:
             if missing.denied and first:
-                place = stop  # nothing was ever written there
+                if place > end and empty is None:  # the oldest part: was the ring ever full?
+                    empty = yield from _denied(exchange, fn, RING - 1)
+                place = 0 if place > end and empty else stop
                 exchange.refused = False
                 continue
             if missing.denied and step > 1:
@@ -126,6 +130,18 @@ def _memory(exchange: TerminalExchange, fn: int, end: int) -> Generator[Ask, Ans
             return None if first and place == known else place
     exchange.fault(pointer_item(fn), Missing("events come quicker than they can be read"))
     return place
+
+
+def _denied(exchange: TerminalExchange, fn: int, place: int) -> Generator[Ask, Answer | None, bool]:
+    """Whether the terminal says that nothing stands at a place."""
+    ask = Ask(afn=AFN, units=(Unit(0, fn, {"pm": place, "pn": (place + 1) % RING}),), answer_bytes=HEAD + _EVENT_BYTES)
+    try:
+        yield from exchange.asked(ask)
+    except Missing as missing:
+        if missing.denied:
+            exchange.refused = False
+        return missing.denied
+    return False
 
 
 def _take(

@@ -124,6 +124,14 @@ def test_first_contact_reads_all_that_the_memory_holds(total: int) -> None:
         outcome.stored()
     if total:
         assert known.ec1_read == total % 256
+    if total < 10:  # never full: nobody asks for what cannot be there (three questions for the ordinary ones)
+        assert len(sent) <= 8
+
+
+def test_first_contact_with_a_full_memory_whose_oldest_events_cannot_be_read() -> None:
+    memory = Memory(important=list(range(300)), bad=frozenset(range(45, 60)))
+    outcome, _ = talk(READ, memory, with_session=reading_from(None, None))
+    assert set(range(60, 300)) - set(numbers(outcome)) <= set(range(60, 64))
 
 
 def test_an_event_that_cannot_be_read_does_not_hide_the_others() -> None:
