@@ -42,6 +42,8 @@ def ask_batch(exchange: TerminalExchange, batch: Sequence[Want], take: Take) -> 
             exchange.fault(want.text, missing)
         return exchange.hopeless(missing)
     got = take(answer, batch)
+    if len(got) >= len(batch):
+        return False
     why = "a part of the answer was lost" if not answer.whole else answer.broken or "the terminal left it out"
     for want in batch:
         if want.key not in got:

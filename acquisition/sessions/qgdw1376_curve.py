@@ -67,7 +67,8 @@ def _curves(
         exchange.reason = "no slot of the window has ended yet"
         return
     reading = _Reading(exchange, plan)
-    base = wanted(exchange, rows)
+    # all classes of a point together: answers of points and terminals then look alike, and are decoded side by side
+    base = sorted(wanted(exchange, rows), key=lambda want: (curve_classes()[want.item.fn].pn, want.pn))
     for start, n in _spans(first, count, step, _most(base, exchange.plan.answer_bytes)):
         pending = [reading.want(want.item, want.pn, start, n) for want in base]
         while pending:
@@ -100,10 +101,14 @@ class _Reading:
         self.labels = Labels.of(exchange.plan, exchange.device.options)
         self.points = point_table(exchange.device)
         self.rest: list[Want] = []
+        self._scales: dict[tuple[datetime, int], tuple[dict[str, object], bytes]] = {}
+        self._starts: dict[int, datetime] = {}
 
     def want(self, item: Item, pn: int, label_us: int, n: int) -> Want:
         """The unit for n slots from a label on."""
-        local = from_us(label_us).astimezone(BUSINESS_ZONE).replace(tzinfo=None)
+        local = self._starts.get(label_us)
+        if local is None:
+            local = self._starts[label_us] = from_us(label_us).astimezone(BUSINESS_ZONE).replace(tzinfo=None)
         return self.unit(item, pn, local - self.step if self.late(item.fn) else local, n)
 
     def late(self, fn: int) -> bool:
@@ -112,12 +117,16 @@ class _Reading:
 
     def unit(self, item: Item, pn: int, start: datetime, n: int) -> Want:
         """The same from a time of the terminal on."""
-        data: dict[str, object] = {"td_c": start, "density": DENSITY[self.plan.step_s], "n": n}
-        return Want(item, pn, data, curve_size(item.fn, n))
+        scale = self._scales.get((start, n))
+        if scale is None:
+            density = DENSITY[self.plan.step_s]
+            wire = encode_datetime(start, seconds=False) + bytes((density, n))
+            scale = self._scales[start, n] = {"td_c": start, "density": density, "n": n}, wire
+        return Want(item, pn, scale[0], curve_size(item.fn, n), scale[1])
 
     def take(self, answer: Answer, batch: Sequence[Want]) -> set[Key]:
         """Keep an answer; the curves that it holds as asked."""
-        asked = {want.key: want for want in batch}
+        asked = {(want.pn, want.item.fn): want for want in batch}
         got: set[Key] = set()
         for frame in answer.frames:
             data = area(frame)
@@ -128,14 +137,12 @@ class _Reading:
             values = sum([span.n for span in spans])
             starts, latest_us = self.labels.curve == "start", self.exchange.now_us + CLOCK_SLACK_US
             self.exchange.raw_curves.append(CurveReply((data,), self.points, starts, self.quality, latest_us, values))
-            for span in spans:
-                want = asked.get((span.pn, span.fn))
-                if want is None:
-                    continue
-                start = _start(want)
-                if data[span.at : span.at + TIME_BYTES] == encode_datetime(start, seconds=False):
-                    got.add(want.key)
-                    self._go_on(want, start, span.n)
+            for pn, fn, at, _, n in spans:
+                want = asked.get((pn, fn))
+                if want is not None and data.startswith(want.raw[:TIME_BYTES], at):
+                    got.add((pn, fn))
+                    if n != want.raw[-1]:
+                        self._go_on(want, _start(want), n)
         return got
 
     def _go_on(self, want: Want, start: datetime, n: int) -> None:

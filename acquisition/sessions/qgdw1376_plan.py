@@ -18,6 +18,7 @@ from ...model.lang import tr
 from ...model.quantities import by_name
 from ...protocols.common.errors import UsageError
 from ...protocols.qgdw1376.curves import SCALE_BYTES, curve_classes
+from ...protocols.qgdw1376.formats import make_format
 from ...protocols.qgdw1376.layout import Bits, Events, Field, Group, Layout, Nested, Node, When
 from ...protocols.qgdw1376.table import Row, lookup
 from ...protocols.qgdw1376.units import Unit
@@ -51,12 +52,16 @@ class Item(NamedTuple):
 
 
 class Want(NamedTuple):
-    """One data unit to ask for. data: what its request carries; size: bytes of the answer, identifier included."""
+    """One data unit to ask for. data: what its request carries; size: bytes of the answer, identifier included.
+
+    raw: the same as `data` in bytes, where somebody has them already.
+    """
 
     item: Item
     pn: int
     data: dict[str, object]
     size: int
+    raw: bytes = b""
 
     @property
     def key(self) -> tuple[int, int]:
@@ -71,7 +76,7 @@ class Want(NamedTuple):
     @property
     def unit(self) -> Unit:
         """As the codec wants it."""
-        return Unit(self.pn, self.item.fn, self.data)
+        return Unit(self.pn, self.item.fn, None if self.raw else self.data, self.raw)
 
 
 @lru_cache(maxsize=4096)
@@ -167,12 +172,12 @@ def wants_of(
         if not numbers:
             lacking.append(item)
         key = list_key(row) if item.afn == QUERY else None
+        plain, size = Item(item.afn, item.fn), max(answer_size(row), request_size(row))
         for pn in numbers:
             if key is not None:
                 wants += _listed(item, row, device, pn, key, plan.answer_bytes)
             else:
-                size = max(answer_size(row), request_size(row))
-                wants.append(Want(Item(item.afn, item.fn), pn, dict(data or {}), size))
+                wants.append(Want(plain, pn, dict(data or {}), size))
     return wants, lacking
 
 
@@ -201,9 +206,10 @@ def _listed(item: Item, row: Row, device: Device, pn: int, key: str, answer_byte
 
 def answer_size(row: Row, counts: Mapping[str, int] | None = None) -> int:
     """Expected bytes of an answered data unit with its identifier; `counts`: values of fields that count others."""
-    return IDENTIFIER + _layout_size(row.fields, {"tariffs": TARIFFS} | dict(counts or {}))
+    return IDENTIFIER + _layout_size(row.fields, tuple(counts.items()) if counts else ())
 
 
+@lru_cache(maxsize=4096)
 def curve_size(fn: int, n: int) -> int:
     """Bytes of an answered curve of n points, identifier included."""
     return IDENTIFIER + SCALE_BYTES + n * curve_classes()[fn].width
@@ -211,11 +217,13 @@ def curve_size(fn: int, n: int) -> int:
 
 def request_size(row: Row) -> int:
     """Bytes of a data unit in a request, identifier included."""
-    return IDENTIFIER + (_layout_size(row.request, {}) if row.request else 0)
+    return IDENTIFIER + _layout_size(row.request, ())
 
 
-def _layout_size(layout: Layout, counts: Mapping[str, int]) -> int:
-    return max((_nodes_size(v.nodes, counts) for v in layout.variants), default=0)
+@lru_cache(maxsize=4096)
+def _layout_size(layout: Layout, counts: tuple[tuple[str, int], ...]) -> int:
+    known = {"tariffs": TARIFFS} | dict(counts)
+    return max((_nodes_size(v.nodes, known) for v in layout.variants), default=0)
 
 
 def _nodes_size(nodes: Sequence[Node], counts: Mapping[str, int]) -> int:
@@ -235,8 +243,6 @@ def _nodes_size(nodes: Sequence[Node], counts: Mapping[str, int]) -> int:
 
 
 def _field_size(node: Field) -> int:
-    from ...protocols.qgdw1376.formats import make_format
-
     return make_format(node.format)[0].size or UNKNOWN
 
 
@@ -260,12 +266,13 @@ def batches(wants: Iterable[Want], plan: TerminalPlan) -> Iterator[list[Want]]:
     keys: set[tuple[int, int]] = set()
     size = HEAD
     for want in wants:
+        key = want.pn, want.item.fn
         full = size + want.size > plan.answer_bytes or len(batch) >= plan.units_per_request
-        if batch and (full or want.key in keys or want.item.afn != batch[0].item.afn):
+        if batch and (full or key in keys or want.item.afn != batch[0].item.afn):
             yield batch
             batch, keys, size = [], set(), HEAD
         batch.append(want)
-        keys.add(want.key)
+        keys.add(key)
         size += want.size
     if batch:
         yield batch
