@@ -7,13 +7,16 @@ from typing import Literal
 import msgspec
 
 from ..model.lang import tr
+from ..protocols.mqtt.versions import Wanted
 
 
 class LinkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One shared resource: a serial port, a TCP endpoint, a listener, a broker topic tree.
 
     kind: serial | tcp | listen-tcp | listen-udp | mqtt. `framing` (Modbus only): rtu | tcp.
-    serial: port, baud, parity N/E/O, bytesize, stopbits, rs485. tcp: host, port_no. mqtt: host, port_no, topic, tls.
+    serial: port, baud, parity N/E/O, bytesize, stopbits, rs485. tcp: host, port_no.
+    mqtt: host, port_no, topic, username, secret, ca_file (TLS), version (auto = 5, or 3.1.1 where the broker knows no
+    5), session_expiry_s: how long an MQTT 5 broker keeps readings for us while we are away.
     turnaround_ms: pause between a reply and the next request (two byte times at least; adapters often want 20 to 50 ms,
     good ones take less). margin_ms: added to every computed time-out.
     half_open_s: a socket on which requests stay unanswered and no byte comes for so long is closed and reopened.
@@ -38,6 +41,8 @@ class LinkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     port_no: int = 0
     framing: Literal["rtu", "tcp"] = "tcp"
     topic: str = "fuhe/v1"
+    version: Wanted = "auto"
+    session_expiry_s: int = 604_800
     username: str | None = None
     secret: str | None = None
     ca_file: str | None = None

@@ -1,7 +1,8 @@
 """MQTT devices: they publish live values, stored curves, daily freezes and events, and take signed commands.
 
 What a device has not yet published is its backlog: the curves of the past days at the start, everything it missed
-while it was away later. paho runs a thread a device; everything else happens in the event loop.
+while it was away later. paho runs a thread a device; everything else happens in the event loop. A device speaks MQTT 5
+or 3.1.1, by itself whatever the broker takes (`version: auto`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from ..model.times import BUSINESS_ZONE, SLOT_15MIN_US, US, from_us
 from ..protocols.common.errors import PeerError, Refused, UsageError
@@ -31,6 +32,7 @@ from ..protocols.mqtt.payload import (
     topic,
 )  # fmt: skip
 from ..protocols.mqtt.signing import ReplayGuard, build_answer, key_of, verify_command
+from ..protocols.mqtt.versions import VersionChoice, Wanted
 from .clock import Clock, midnight
 from .faults import FaultSet, spoil
 from .load import LOCAL_US
@@ -50,6 +52,9 @@ CURVES: Final = (
 DAILY: Final = ("forward_active_total", "reverse_active_total", "reactive_q1_total", "reactive_q4_total")
 SLOTS_A_MESSAGE: Final = 96
 KEEPALIVE_S: Final = 30
+RETRY_S: Final = 1.0
+ANSWER_S: Final = 5.0  # for the broker's yes or no
+CLEAN_3: Final = paho.MQTT_CLEAN_START_FIRST_ONLY  # what paho wants to hear with 3.1.1
 
 
 class _NoLine:
@@ -69,6 +74,9 @@ class MqttDevice:
         self.publish_s = publish_s
         self._bus = bus
         self._client: paho.Client | None = None
+        self._version = VersionChoice(bus.version)
+        self._answered = False  # the broker has said yes or no
+        self._waiting = False  # between two attempts
         self._guard = ReplayGuard()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._connected = False
@@ -80,50 +88,85 @@ class MqttDevice:
     # --- connection -------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Connect (and keep trying); a last will tells the broker's clients when it vanishes."""
+        """Begin to connect, with one client a connection; a last will tells the broker's clients when it vanishes."""
         self._loop = asyncio.get_running_loop()
-        client = paho.Client(CallbackAPIVersion.VERSION2, client_id=f"sim-{self.meter.address}", clean_session=True)
+        five = self._version.current == "5"
+        client = paho.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=f"sim-{self.meter.address}",
+            clean_session=None if five else True,
+            protocol=MQTTProtocolVersion.MQTTv5 if five else MQTTProtocolVersion.MQTTv311,
+            reconnect_on_failure=False,
+        )
         client.will_set(self._topic("status"), encode(Status(v=1, device=self.meter.address, online=False)), 1, True)
-        client.reconnect_delay_set(1, 5)
         client.max_queued_messages_set(10_000)
         client.on_connect = self._on_connect
+        client.on_connect_fail = self._on_connect_fail
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
-        self._client = client
-        client.connect_async(self._bus.host, self._bus.port, KEEPALIVE_S)
+        self._client, self._answered = client, False
+        client.connect_async(self._bus.host, self._bus.port, KEEPALIVE_S, clean_start=five or CLEAN_3)
         client.loop_start()
+        self._loop.call_later(ANSWER_S, self._overdue, client)
+
+    def _overdue(self, client: paho.Client) -> None:
+        """A broker that does not understand the version may just say nothing."""
+        if client is self._client and not self._answered:
+            self._down(client, False)
 
     def stop(self) -> None:
         """Disconnect in good order."""
-        if self._client is not None:
-            self._client.disconnect()
-            self._client.loop_stop()
-            self._client = None
+        client, self._client = self._client, None
         self._connected = False
+        if client is not None:
+            client.disconnect()
+            client.loop_stop()
 
     def _in_loop(self, function: Any, *arguments: Any) -> None:
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(function, *arguments)
 
     def _on_connect(self, client: paho.Client, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
-        if not reason.is_failure:
-            client.subscribe(self._topic("command"), qos=1)
-            self._in_loop(self._up)
+        if reason.is_failure:
+            self._in_loop(self._down, client, str(reason) != "Unsupported protocol version")
+            return
+        client.subscribe(self._topic("command"), qos=1)
+        self._in_loop(self._up, client)
+
+    def _on_connect_fail(self, client: paho.Client, userdata: Any) -> None:
+        self._in_loop(self._down, client, True)  # nobody there: that says nothing about the version
 
     def _on_disconnect(self, client: paho.Client, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
-        self._in_loop(self._down)
+        self._in_loop(self._down, client, self._answered)
 
     def _on_message(self, client: paho.Client, userdata: Any, message: paho.MQTTMessage) -> None:
         if not message.retain:  # a command kept by the broker would act at some later time: never obeyed
             self._in_loop(self._command, bytes(message.payload))
 
-    def _up(self) -> None:
-        self._connected = self._client is not None
+    def _up(self, client: paho.Client) -> None:
+        if client is not self._client:
+            return
+        self._connected = self._answered = True
+        self._version.accepted()
         now = from_us(self._bus.clock.now_us())
         self._publish("status", encode(Status(v=1, device=self.meter.address, online=True, time=now)), retain=True)
 
-    def _down(self) -> None:
-        self._connected = False
+    def _down(self, client: paho.Client, answered: bool) -> None:
+        """The connection has ended: the next one after a pause, or at once in the other version."""
+        if client is not self._client:
+            return
+        self._client, self._connected = None, False
+        at_once = not answered and self._version.refused()
+        assert self._loop is not None
+        self._loop.run_in_executor(None, client.loop_stop)
+        self._waiting = True
+        self._loop.call_later(0.0 if at_once else RETRY_S, self._again)
+
+    def _again(self) -> None:
+        """The pause is over; whether the device is there at all is seen at the next look."""
+        self._waiting = False
+        if self._bus.running:
+            self.tick(self._bus.clock.now_us())
 
     def _topic(self, kind: str) -> str:
         return topic(self._bus.topic, self.meter.address, kind)
@@ -147,7 +190,7 @@ class MqttDevice:
         away = bool(self.meter.faults.active("restart", now_us)) or self._bus.cut(now_us)
         if away and self._client is not None:
             self.stop()
-        elif not away and self._client is None:
+        elif not away and self._client is None and not self._waiting:
             self.start()
         if away or not self._connected:
             return
@@ -299,13 +342,13 @@ class MqttBus(Bus):
 
     def __init__(
         self, name: str, devices: Sequence[tuple[SimMeter, float]], clock: Clock, observer: Observer, faults: FaultSet,
-        host: str, port: int, topic: str,
+        host: str, port: int, topic: str, version: Wanted = "auto",
     ) -> None:  # fmt: skip
         line: Line = _NoLine()
         super().__init__(name, line, clock, observer, faults)
-        self.host, self.port, self.topic = host, port, topic
+        self.host, self.port, self.topic, self.version = host, port, topic, version
         self.devices = {meter.name: MqttDevice(self, meter, period) for meter, period in devices}
-        self._running = False
+        self.running = False
 
     @property
     def endpoint(self) -> str:
@@ -316,16 +359,16 @@ class MqttBus(Bus):
         return bool(self.faults.active("unplugged", now_us) or self.faults.active("half_open", now_us))
 
     async def start(self) -> None:
-        self._running = True
+        self.running = True
         self.tick(self.clock.now_us())
 
     async def stop(self) -> None:
-        self._running = False
+        self.running = False
         loop = asyncio.get_running_loop()
         for device in self.devices.values():
             await loop.run_in_executor(None, device.stop)
 
     def tick(self, now_us: int) -> None:
-        if self._running:
+        if self.running:
             for device in self.devices.values():
                 device.tick(now_us)

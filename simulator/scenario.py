@@ -18,6 +18,7 @@ import yaml
 from ..model.lang import tr
 from ..protocols.common.errors import UsageError
 from ..protocols.modbus.maps import map_names
+from ..protocols.mqtt.versions import Wanted
 from .faults import AT_START, KINDS, Fault
 from .sites import PointSpec, RelaySpec, RoundSpec, SiteSpec, components_of, site_faults
 from .terminal_specs import PROTOCOL as TERMINALS
@@ -49,7 +50,9 @@ class WeatherSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
 
 class BusSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One line. kind: pty | tcp | dial | udp | mqtt; baud 0 = replies are not paced; broker: run one inside (mqtt).
+    """One line. kind: pty | tcp | dial | udp | mqtt; baud 0 = replies are not paced.
+
+    mqtt: broker: run one inside (it knows MQTT 3.1.1 only); version: what the devices speak (auto, 3.1.1, 5).
 
     tcp listens. dial: a modem that connects and says `registration` and `heartbeat`; for terminals (qgdw1376) dial and
     udp mean that each of them connects for itself and logs in.
@@ -68,6 +71,7 @@ class BusSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     heartbeat: str = ""
     heartbeat_s: float = 60.0
     topic: str = "fuhe/v1"
+    version: Wanted = "auto"
     broker: bool = False
 
 

@@ -185,7 +185,10 @@ class Simulation:
         faults = self.fault_sets[spec.name]
         if spec.kind == "mqtt":
             devices = [(self.meters[d.name], d.publish_s) for d in here]
-            return MqttBus(spec.name, devices, self.clock, self.observer, faults, spec.host, spec.port, spec.topic)
+            version = "3.1.1" if spec.broker and spec.version == "auto" else spec.version  # our broker knows no other
+            return MqttBus(
+                spec.name, devices, self.clock, self.observer, faults, spec.host, spec.port, spec.topic, version
+            )
         if spec.protocol == TERMINALS and spec.kind in ("dial", "udp"):
             stations = [self.terminals[d.name] for d in here]
             return StationBus(

@@ -376,7 +376,7 @@ class Engine:
 
         pushes = self._pushes[config.name] = Pushes()
         pushes.set_devices(device for device in self._devices if device.link == config.name)
-        broker = MqttBroker(config, self.guard, self.collector, self._clock, pushes, on_up, heard, password)
+        broker = MqttBroker(config, self.guard, self.collector, self._clock, pushes, on_up, heard, password, self._rng)
         broker.start()
         return broker
 

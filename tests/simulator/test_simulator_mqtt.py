@@ -6,7 +6,10 @@ import asyncio
 import base64
 import contextlib
 import queue
+import shutil
+import socket
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +18,16 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from fuhe.model.times import US, to_us
-from fuhe.protocols.mqtt.payload import Answer, Command, encode, parse_answer, parse_events, parse_readings, topic
+from fuhe.protocols.mqtt.payload import (
+    Answer,
+    Command,
+    encode,
+    parse_answer,
+    parse_events,
+    parse_readings,
+    parse_status,
+    topic,
+)
 from fuhe.protocols.mqtt.signing import build_command, read_answer
 from fuhe.simulator.clock import StepClock
 from fuhe.simulator.faults import Fault
@@ -27,6 +39,7 @@ from fuhe.simulator.simulation import Simulation
 NOW = day_start(20_300) + (10 * 3600 + 400) * US
 KEY = base64.b64encode(b"0123456789abcdef0123").decode()
 ROOT = "fuhe/v1"
+MOSQUITTO = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
 
 
 class Master:
@@ -83,21 +96,18 @@ class Bench:
         return read_answer(base64.b64decode(KEY), command, await self.master.next("answer"))
 
 
+def scenario(bus: dict[str, object]) -> dict[str, object]:
+    device = {
+        "name": "m1", "bus": "broker", "profile": "mqtt-v1", "address": "m1", "key": KEY, "ct_ratio": 10,
+        "relay": {"delay_s": 0, "human_s": None}, "publish_s": 60,
+        "site": {"shape": "textile", "base_kw": 20, "rounds": [{"kw": 100}]},
+    }  # fmt: skip
+    return {"name": "m", "past_days": 2, "buses": [bus], "devices": [device]}
+
+
 @pytest.fixture
 async def bench() -> AsyncIterator[Bench]:
-    spec = parse_scenario(
-        {
-            "name": "m", "past_days": 2,
-            "buses": [{"name": "broker", "kind": "mqtt", "protocol": "mqtt", "broker": True}],
-            "devices": [
-                {
-                    "name": "m1", "bus": "broker", "profile": "mqtt-v1", "address": "m1", "key": KEY, "ct_ratio": 10,
-                    "relay": {"delay_s": 0, "human_s": None}, "publish_s": 60,
-                    "site": {"shape": "textile", "base_kw": 20, "rounds": [{"kw": 100}]},
-                }
-            ],
-        }
-    )  # fmt: skip
+    spec = parse_scenario(scenario({"name": "broker", "kind": "mqtt", "protocol": "mqtt", "broker": True}))
     clock = StepClock(NOW)
     async with Simulation(spec, clock) as simulation:
         bus = simulation.buses["broker"]
@@ -105,6 +115,7 @@ async def bench() -> AsyncIterator[Bench]:
         master = Master(bus.port)
         try:
             await master.ready()
+            assert parse_status(await master.next("status")).online  # it has subscribed to its commands
             yield Bench(simulation, clock, master)
         finally:
             await asyncio.to_thread(master.stop)
@@ -166,6 +177,44 @@ async def test_commands_that_are_late_forged_retained_or_against_protection_do_n
     assert (refused.accepted, refused.code) == (False, "protected")
     assert (await bench.ask(bench.command("trip", round=3))).code == "no-round"
     assert not bench.meter.relays[0].contact_open
+
+
+@pytest.mark.needs_mosquitto
+@pytest.mark.skipif(not Path(MOSQUITTO).exists(), reason="mosquitto is not installed (apt install mosquitto)")
+@pytest.mark.parametrize("version", ["auto", "5", "3.1.1"])
+async def test_devices_speak_either_version_to_a_real_broker_and_come_back(tmp_path: Path, version: str) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    config = tmp_path / "mosquitto.conf"
+    log = tmp_path / "log"
+    config.write_text(
+        f"listener {port} 127.0.0.1\nallow_anonymous true\nlog_dest file {log}\nlog_type all\nuser root\n"
+    )
+
+    async def broker() -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(MOSQUITTO, "-c", str(config), stderr=asyncio.subprocess.DEVNULL)
+
+    process = await broker()
+    tree = scenario({"name": "broker", "kind": "mqtt", "protocol": "mqtt", "port": port, "version": version})
+    async with Simulation(parse_scenario(tree), StepClock(NOW)) as simulation:
+        master = Master(port)
+        await master.ready()
+        bench = Bench(simulation, StepClock(NOW), master)
+        assert parse_status(await master.next("status")).online
+        assert (await bench.ask(bench.command("trip"))).accepted and bench.meter.relays[0].contact_open
+        process.kill()
+        await process.wait()
+        process = await broker()
+        for _ in range(100):  # a will of the old session may come first
+            if parse_status(await master.next("status")).online:
+                break
+        assert (await bench.ask(bench.command("direct_close"))).accepted and not bench.meter.relays[0].contact_open
+        await asyncio.to_thread(master.stop)
+    process.kill()
+    await process.wait()
+    spoken = "p2" if version == "3.1.1" else "p5"
+    assert f"as sim-m1 ({spoken}" in log.read_text()
 
 
 async def test_after_a_restart_the_missed_slots_are_published(bench: Bench) -> None:
