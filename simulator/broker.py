@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 
@@ -20,7 +21,8 @@ class _Tidy(_Amqtt):  # type: ignore[misc]
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, listener_name: str
     ) -> None:
         self.writers = {w for w in self.writers if not w.is_closing()} | {writer}
-        await super().stream_connected(reader, writer, listener_name)
+        with contextlib.suppress(OSError):  # a caller of another version of MQTT that is already gone
+            await super().stream_connected(reader, writer, listener_name)
 
 
 class Broker:

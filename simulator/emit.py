@@ -178,7 +178,8 @@ def _link(simulation: Simulation, spec: BusSpec) -> dict[str, object]:
             "bytesize": 8, "stopbits": 1, "framing": "rtu", "turnaround_ms": 25.0 if spec.baud else 2.0,
         }  # fmt: skip
     if isinstance(bus, MqttBus):
-        return {"name": spec.name, "kind": "mqtt", "host": bus.host, "port_no": bus.port, "topic": spec.topic}
+        known = {} if bus.version == "auto" else {"version": bus.version}  # saves the master the attempt
+        return {"name": spec.name, "kind": "mqtt", "host": bus.host, "port_no": bus.port, "topic": spec.topic, **known}
     if spec.protocol == TERMINALS:
         return _terminal_link(bus, spec)
     kind = "tcp" if isinstance(bus, TcpBus) else "listen-tcp"
