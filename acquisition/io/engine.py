@@ -37,7 +37,7 @@ from .owner import Owner
 from .pushes import Pushes
 from .states import DeviceState, LinkState, end_state, line_state, listener_state, terminal_detail
 from .stations import LISTENERS, by_line, line_policy
-from .terminals import Terminals
+from .terminals import Terminals, be_patient
 from .transports.base import Guard, Listener, Transport
 from .transports.dialin import Caller, DialInServer
 from .transports.mqtt import MqttBroker
@@ -392,6 +392,7 @@ class Engine:
             owner = self._owners.get(f"{config.name}/{identity.name}")
             if owner is None:
                 return False
+            be_patient(owner, caller)
             caller.adopt(owner)
             owner.attach(caller)
             return True

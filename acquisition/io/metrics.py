@@ -70,6 +70,23 @@ class EngineMetrics(MetricsCollector):
         delivered = CounterMetricFamily("fuhe_delivery_values", "Values delivered to the journal")
         delivered.add_metric([], collector.delivered_values)
         yield from (waiting, failed, delivered)
+        yield from self._terminals()
+
+    def _terminals(self) -> Iterator[Metric]:
+        terminals = self._engine.terminals
+        frames = CounterMetricFamily("fuhe_terminal_frames", "Frames of terminals beside answers", labels=["kind"])
+        for kind, n in (
+            ("report", terminals.reports), ("repeated", terminals.repeats), ("put_off", terminals.put_off),
+            ("unreadable", terminals.broken), ("foreign", terminals.foreign),
+        ):  # fmt: skip
+            frames.add_metric([kind], n)
+        known = GaugeMetricFamily("fuhe_terminal_unknown", "Terminals that called and are not served")
+        known.add_metric([], len(terminals.unknown))
+        held = GaugeMetricFamily("fuhe_terminal_held", "Connections of such terminals")
+        held.add_metric([], len(terminals.held))
+        refused = CounterMetricFamily("fuhe_terminal_refused", "Connections of unknown terminals without room")
+        refused.add_metric([], terminals.unknown.refused)
+        yield from (frames, known, held, refused)
 
 
 def _total(states: list[LinkState]) -> LinkCounters:

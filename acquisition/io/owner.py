@@ -271,7 +271,7 @@ class Owner:
     def _lost(self, reason: str) -> None:
         failed_to_open = self._opening
         self._drop(reason)
-        if failed_to_open:
+        if failed_to_open or not self.opens:  # when a device will call again, nobody knows
             self.line.unreachable(self._clock.now_us(), reason)
         self._hand_over()
         if self._closed or self._make_transport is None:

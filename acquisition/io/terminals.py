@@ -49,6 +49,13 @@ def patience_s(heartbeat_s: int) -> float:
     return 2.0 * heartbeat_s + 60.0
 
 
+def be_patient(owner: Owner, caller: Caller) -> None:
+    """A connection of terminals may be silent between two of their heartbeats."""
+    sessions = [s.session for s in owner.line.stations.values() if s.session is not None]
+    if sessions:
+        caller.patience_s = max(patience_s(session.settings.heartbeat_s) for session in sessions)
+
+
 class Engine(Protocol):
     """What this module needs of the engine."""
 
@@ -165,7 +172,7 @@ class Terminals:
     def _serve(self, owner: Owner, caller: Caller) -> None:
         now_us = self.clock.now_us()
         stations = [s for s in owner.line.stations.values() if s.session is not None]
-        caller.patience_s = max((patience_s(s.session.settings.heartbeat_s) for s in stations if s.session), default=0)
+        be_patient(owner, caller)
         before = owner.transport
         caller.adopt(owner)
         if owner.is_up and caller.datagrams and before is not None and before.datagrams:

@@ -14,7 +14,7 @@ from typing import Any
 from fuhe.acquisition.link import HALF_OPEN_REQUESTS, Line, LinePolicy, State, Station
 from fuhe.acquisition.quarantine import Quarantine
 from fuhe.model.control import ActionKind, ControlAction
-from fuhe.model.work import Duty, Exchange, Outcome, Priority, Status, WorkItem
+from fuhe.model.work import Duty, Exchange, Outcome, Priority, Request, Status, WorkItem
 from fuhe.protocols.common.errors import UsageError
 
 BYTE_S = 11 / 9600
@@ -337,3 +337,41 @@ def test_a_gateway_that_answers_for_a_silent_device_does_not_keep_it_out_of_quar
         world.submit(kit.item(1, items=("1", str(n))))
     world.run(5.0)
     assert line.counters.replies == 2 and line.quarantine.holds(1)
+
+
+class Parts:
+    """An exchange whose answer has three frames."""
+
+    def __init__(self) -> None:
+        self.parts, self.asked, self.silences = 0, False, 0
+
+    def next_request(self, now_us: int) -> Request | None:
+        first, self.asked = not self.asked, True
+        return Request(data=b"?", timeout_s=1.0) if first else None
+
+    def receive(self, data: bytes, now_us: int) -> bool:
+        if data == b"!":
+            self.parts += 1
+        return self.parts == 3
+
+    def silence(self, now_us: int) -> None:
+        self.silences += 1
+
+    def outcome(self, now_us: int) -> Outcome:
+        return Outcome(status=Status.DONE if self.parts == 3 else Status.PARTIAL)
+
+
+def test_each_frame_of_a_long_answer_gives_the_device_its_time_anew_and_noise_does_not(kit: Any) -> None:
+    for moments, status in (((0.9, 1.8, 2.7), Status.DONE), ((0.9, 2.2), Status.PARTIAL)):
+        exchange = Parts()
+        line = Line("line", LinePolicy(margin_s=0.0), lambda station, item: exchange, Quarantine(Random(1)))  # noqa: B023
+        line.set_stations({1: kit.station(1, byte_s=0.0, inter_byte_s=0.05, turnaround_s=0.0)}, 0)
+        line.up(0.0)
+        line.submit(kit.item(1), 0.0)
+        assert line.poll(0.0, 0) is not None
+        for at_s in moments:
+            line.poll(at_s, 0)
+            line.received(b"!", at_s, 0)
+            line.received(b"x", at_s, 0)
+        line.poll(moments[-1] + 2.0, 0)
+        assert [outcome.status for _, outcome in line.finished] == [status]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import tty
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -120,13 +122,13 @@ class Terminal:
 class Field:
     """One engine with a listener, its sink, and the terminals that call."""
 
-    def __init__(self, kit: Any, link: LinkConfig, devices: list[Device], **settings: Any) -> None:
+    def __init__(self, kit: Any, link: LinkConfig, devices: list[Device], *, read_only: bool = False) -> None:
         self.kit, self.sink = kit, kit.MemorySink()
         self.callers: list[Terminal] = []
         self.heard: list[tuple[int, int, float | None]] = []
         self.engine = Engine(
-            [link], devices, {"terminal": PROFILE}, kit.credentials, self.sink, kit.clock, lambda: False, seed=1,
-            gather_s=0.01, on_heard=lambda *said: self.heard.append(said), **settings,
+            [link], devices, {"terminal": PROFILE}, kit.credentials, self.sink, kit.clock, lambda: read_only, seed=1,
+            gather_s=0.01, on_heard=lambda *said: self.heard.append(said),
         )  # fmt: skip
 
     async def call(self, a2: int, *, login: bool = True) -> Terminal:
@@ -163,10 +165,10 @@ async def start(kit: Any, asked: list[WorkItem], monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(terminals, "HISTORY_S", 0.01)
     fields: list[Field] = []
 
-    async def make(devices: int | list[Device] = 2, **link: Any) -> Field:
-        config = LinkConfig(name="field", kind="listen-tcp", protocol="qgdw1376", **link)
+    async def make(devices: int | list[Device] = 2, *, read_only: bool = False, **link: Any) -> Field:
+        config = LinkConfig(name="field", **({"kind": "listen-tcp", "protocol": "qgdw1376"} | link))
         listed = [device(n) for n in range(1, devices + 1)] if isinstance(devices, int) else devices
-        field = Field(kit, config, listed)
+        field = Field(kit, config, listed, read_only=read_only)
         await field.engine.start()
         fields.append(field)
         return field
@@ -416,6 +418,7 @@ async def test_a_storm_of_logins_is_answered_to_the_last(start: Start, rate: flo
     await until(lambda: len(field.events("link.online")) == 300)
     families = {m.name: m for m in EngineMetrics(field.engine).collect()}
     assert families["fuhe_link_up"].samples[0].value == 300
+    assert families["fuhe_terminal_unknown"].samples[0].value == 0
     await asyncio.gather(*(c.close() for c in callers))  # and all come back
     field.callers.clear()
     again = await asyncio.gather(*(field.call(n) for n in range(1, 301)))
@@ -448,6 +451,122 @@ async def test_signs_of_life_and_clocks_are_told(start: Start) -> None:
     traffic = field.session(1).take_traffic(field.kit.clock.now_us())
     assert [(t.rx_frames, t.tx_frames) for t in traffic] == [(2, 2)]
     assert traffic[0].rx_bytes == len(terminal.frame(LOGIN)) * 2 + 6
+
+
+async def test_read_only_still_confirms_and_reads(start: Start, kit: Any) -> None:
+    field = await start(read_only=True, unknown="deny")
+    terminal, stranger = await field.call(1), await field.call(9)
+    terminal.say(EVENT, 0xC4)
+    await until(lambda: len(terminal.frames) == 2)
+    assert (await field.engine.submit(kit.item(1))).status is Status.DONE
+    assert len(stranger.frames) == 1 and field.engine.guard.refused == 0
+
+
+async def test_a_terminal_that_vanished_is_noticed_by_its_silence(start: Start, kit: Any) -> None:
+    field = await start([device(1, heartbeat_s="86400")], half_open_s=0.1)
+    terminal = await field.call(1)
+    terminal.mute = True
+    profile = msgspec.structs.replace(PROFILE, timing=Timing(reply_timeout_s=0.05, inter_byte_s=0.05))
+    await field.engine.set_devices([device(1, heartbeat_s="86400")], {"terminal": profile})
+    asked = [field.engine.submit(kit.item(1, Priority.CONTROL, items=(str(n),))) for n in range(6)]
+    outcomes = await asyncio.gather(*asked)
+    assert [o.status for o in outcomes] == [Status.SILENT] * 3 + [Status.LINK_DOWN] * 3
+    await until(lambda: terminal.closed)
+    await until(lambda: field.events("link.offline"))
+    assert "stopped answering" in str(field.events("link.offline")[0].data["reason"])
+    again = await field.call(1)
+    assert (await field.engine.submit(kit.item(1))).status is Status.DONE and len(again.frames) == 2
+
+
+async def test_every_repeat_of_a_login_or_heartbeat_is_answered(start: Start) -> None:
+    field = await start()
+    terminal = await field.call(1)
+    for text in (LOGIN, HEARTBEAT, HEARTBEAT):  # the confirmations before were lost
+        terminal.say(text, seq=7)
+    await until(lambda: len(terminal.frames) == 4)
+    assert [f.user[1] for f in terminal.frames[1:]] == [0x67] * 3
+
+
+async def test_terminals_of_a_modem_that_registers_with_a_text(start: Start, kit: Any) -> None:
+    field = await start([device(1, line="m1", heartbeat_s="600")], protocol="text")
+    reader, writer = await asyncio.open_connection(*field.engine.listening("field"))
+    writer.write(b"REG:m1\r\n")
+    terminal = Terminal(reader, writer, 1)
+    field.callers.append(terminal)
+    terminal.say(LOGIN)
+    terminal.say(EVENT, 0xC4)
+    await until(lambda: len(terminal.frames) == 2)
+    assert (await field.engine.submit(kit.item(1))).status is Status.DONE
+    (caller,) = field.engine._servers["field"].callers
+    assert caller.patience_s == terminals.patience_s(600)
+
+
+async def test_a_terminal_that_listens_itself_reports_over_our_connection(kit: Any, asked: list[WorkItem]) -> None:
+    callers: list[Terminal] = []
+    server = await asyncio.start_server(lambda r, w: callers.append(Terminal(r, w, 1)), "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    field = Field(kit, LinkConfig(name="field", kind="tcp", port_no=port), [device(1), device(2)])
+    await field.engine.start()
+    await until(lambda: callers)
+    (terminal,) = callers
+    outcomes = await asyncio.gather(*(field.engine.submit(kit.item(n)) for n in (1, 2)))
+    assert [o.status for o in outcomes] == [Status.DONE] * 2
+    terminal.frames.clear()
+    terminal.say(EVENT, 0xC4)
+    await until(lambda: terminal.frames)
+    assert terminal.frames[0].user[2:] == bytes.fromhex("00000100")
+    assert field.engine.online(1) is None and not field.events("link.")
+    await field.engine.stop()
+    await terminal.close()
+    server.close()
+
+
+async def test_radio_is_polled_and_a_report_waits_for_the_end_of_the_transaction(
+    kit: Any, asked: list[WorkItem]
+) -> None:
+    """Half duplex, several terminals on the air; the pieces of an answer come slowly."""
+    master, slave = os.openpty()
+    tty.setraw(master)
+    tty.setraw(slave)
+    link = LinkConfig(
+        name="field", kind="serial", port=os.ttyname(slave), parity="N", baud=115200, turnaround_ms=1, msa=3
+    )
+    field = Field(kit, link, [device(1), device(2)])
+    loop, framer = asyncio.get_running_loop(), Framer()
+    heard: list[Frame] = []
+
+    def readable() -> None:
+        framer.feed(os.read(master, 4096))
+        while not isinstance(event := framer.next_event(), NeedMore):
+            assert isinstance(event, Frame)
+            heard.append(event)
+
+    loop.add_reader(master, readable)
+    await field.engine.start()
+    session = field.session(1)
+    assert session.settings.max_bytes == 255
+    for number in (1, 2):
+        running = field.engine.submit(kit.item(number))
+        await until(lambda number=number: len(heard) == 2 * number - 1)  # type: ignore[misc]
+        question = heard[-1]
+        report = bytes.fromhex(EVENT.format(seq=f"{0x74 + number:02X}"))
+        os.write(master, Frame(0xC4, Address("3301", number), report).encode())
+        os.write(master, Frame(0xC9, Address("3301", 77), bytes.fromhex("027100000400")).encode())  # a neighbour
+        await until(lambda number=number: len(field.events("ERC")) == number)  # type: ignore[misc]
+        assert len(heard) == 2 * number - 1  # the air is not ours yet
+        answer = bytes((0x0C, 0x60 | question.user[1] & 0x0F)) + bytes.fromhex("00000200563412300316")
+        data = Frame(0x88, question.address, answer).encode()
+        for piece in (data[:3], data[3:20], data[20:]):
+            os.write(master, piece)
+            await asyncio.sleep(0.01)
+        assert (await running).status is Status.DONE
+        await until(lambda number=number: len(heard) == 2 * number)  # type: ignore[misc]
+        assert heard[-1].user[:2] == bytes((0, 0x64 + number)) and heard[-1].address.a2 == number
+    assert [r.address.a2 for r in field.engine.terminals.unknown.rows()] == [77]
+    loop.remove_reader(master)
+    await field.engine.stop()
+    os.close(master)
+    os.close(slave)
 
 
 async def test_udp_answers_go_where_the_last_datagram_came_from(kit: Any, asked: list[WorkItem]) -> None:
