@@ -177,10 +177,12 @@ class Engine:
         """
         self._devices = tuple(devices)
         if profiles is not None:
-            self._profiles = dict(profiles)
+            old = self._profiles
+            self._profiles = {name: old[name] if old.get(name) == new else new for name, new in profiles.items()}
         for link, pushes in self._pushes.items():
             pushes.set_devices(device for device in self._devices if device.link == link)
-        lines, self._unserved = by_line(self._devices, self._profiles, self.configs)
+        known = {i: s for owner in self._owners.values() for i, s in owner.line.stations.items()}
+        lines, self._unserved = by_line(self._devices, self._profiles, self.configs, known)
         gone = [self._owners.pop(name) for name in list(self._owners) if name not in lines]
         self._line_of = {device: name for name, stations in lines.items() for device in stations}
         for name, stations in lines.items():

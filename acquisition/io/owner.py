@@ -147,6 +147,8 @@ class Owner:
 
     def replace_stations(self, stations: dict[int, Station]) -> None:
         """Serve these devices from now on."""
+        if stations == self.line.stations:
+            return
         terminals = any(station.session is not None for station in stations.values())
         self._front = (self._front or Front()) if terminals else None
         self.line.set_stations(stations, self._clock.now_us())

@@ -104,9 +104,16 @@ def make_session(device: Device, profile: Profile, config: LinkConfig) -> Termin
 
 
 def by_line(
-    devices: Iterable[Device], profiles: Mapping[str, Profile], configs: Mapping[str, LinkConfig]
+    devices: Iterable[Device],
+    profiles: Mapping[str, Profile],
+    configs: Mapping[str, LinkConfig],
+    known: Mapping[int, Station] | None = None,
 ) -> tuple[dict[str, dict[int, Station]], dict[int, str]]:
-    """({line: {device id: station}}, {device id: why it is not served}) for all devices."""
+    """({line: {device id: station}}, {device id: why it is not served}) for all devices.
+
+    known: stations in force; those of unchanged devices are used again, which makes a reload of thousands quick.
+    """
+    known = known or {}
     lines: dict[str, dict[int, Station]] = {}
     unserved: dict[int, str] = {}
     carriers: dict[tuple[str, str], tuple[str, Station]] = {}
@@ -129,7 +136,9 @@ def by_line(
                 lines[line][device.id] = relayed_station(device, profile, carrier)
         else:
             line = line_name(device, config)
-            station = make_station(device, profile, config)
+            old = known.get(device.id)
+            same = old is not None and old.profile is profile and old.device == device
+            station = old if old is not None and same else make_station(device, profile, config)
             lines.setdefault(line, {})[device.id] = station
             if profile.protocol == "qgdw1376":
                 carriers[device.link, device.name] = line, station
