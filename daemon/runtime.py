@@ -32,6 +32,7 @@ from ..acquisition.profile import Profile
 from ..acquisition.profiles import load_profiles
 from ..acquisition.terminal_events import PLACES
 from ..control.executor import NORMAL, Executor
+from ..control.ports import PowerWindow
 from ..model.devices import Device
 from ..model.lang import tr
 from ..model.readings import DeviceEvent
@@ -52,7 +53,7 @@ from .events import EventFollower
 from .field import EngineField
 from .health import HealthServer
 from .intake import Intake
-from .livepower import LivePower
+from .livepower import LivePower, seed_rest
 from .metrics import DaemonMetrics
 from .modes import Mode, ModeKeeper
 from .pace import settle
@@ -178,6 +179,7 @@ class Daemon:
         with database.connect() as connection:
             self._take(load_devices(connection), load_profiles(profile_directory(config)))
             places = load_settled(connection, PLACES)
+            self._live.seed(self._live.stored(connection, self._started_us), self._started_us)
         self._engine = Engine(
             config.links,
             list(self._devices.values()),
@@ -250,6 +252,7 @@ class Daemon:
                     ("clocks", self._clocks.run()),
                     ("control", self._control()),
                     ("supervision", self._supervision.run()),
+                    ("seed", self._seed()),
                     ("terminals", self._terminals.run()),
                     ("report", self._report(health)),
                 )
@@ -325,6 +328,10 @@ class Daemon:
         self._scheduler.every("upkeep", 6 * 3600, lambda: asyncio.to_thread(upkeep, self._database, self._config))
         self._scheduler.every("pack", 3600, lambda: asyncio.to_thread(pack, self._database, self._config))
 
+    def power(self, device_id: int, now_us: int, back_s: int) -> PowerWindow:
+        """What control sees of a device's power."""
+        return self._field.power(device_id, now_us, back_s)
+
     # -- work ---------------------------------------------------------------------------------------------------------
 
     async def _submit(self, items: Sequence[WorkItem]) -> None:
@@ -346,6 +353,11 @@ class Daemon:
 
     def _heard(self, device: int, time_us: int, clock_offset_s: float | None) -> None:
         self._field.note(device, time_us, clock_offset_s)
+
+    async def _seed(self) -> None:
+        """The power of the last minutes that only the journal had; then nothing until the end."""
+        await seed_rest(self._live, self._database, lambda: self._writer.caught_up, self._clock)
+        await self._stopping.wait()
 
     async def _control(self) -> None:
         """The executor keeps its own faults (mode NO-CONTROL with the reason); they are shown among the daemon's."""
