@@ -16,7 +16,7 @@ from ..protocols.common.errors import UsageError
 from ..simulator.clock import ScaledClock
 from ..simulator.emit import emit, emit_fleet
 from ..simulator.fleet import fleet as make_fleet
-from ..simulator.light import LightWorld
+from ..simulator.light import LightWorld, check_region
 from ..simulator.light_fleet import LightFleet
 from ..simulator.remote import Remote
 from ..simulator.scenario import Scenario, builtin_scenarios, load_scenario, points_of
@@ -205,13 +205,19 @@ def fleet(
         raise UsageError(tr("give FILE, or --terminals with --connect", "请给出 FILE, 或 --terminals 与 --connect"))
     if file is not None:
         tree = make_fleet(count, kind, per_bus=per_bus, seed=seed, past_days=past_days, port=port, pty=pty)
-        file.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
+        try:
+            file.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
+        except OSError as error:
+            raise UsageError(
+                tr(f"cannot write {file}: {error.strerror}", f"无法写入 {file}: {error.strerror}")
+            ) from error
         click.echo(tr(f"{file}: {count} devices", f"{file}: {count} 台设备"))
         return
     assert terminals is not None
     host, _, number = (connect or "").rpartition(":")
     if not host or not number.isdecimal() or not 0 < int(number) < 65_536:
         raise UsageError(tr("--connect wants HOST:PORT of the master's listener", "--connect 应为主站监听的 HOST:PORT"))
+    check_region(options["region"], options["first"] - 1 + terminals)
     if meters is not None:
         points = max(round(meters / terminals), 1)
     world = LightWorld(

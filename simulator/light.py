@@ -14,7 +14,9 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from ..model.lang import tr
 from ..model.times import DAY_US, US
+from ..protocols.common.errors import UsageError
 from ..protocols.qgdw1376 import dadt
 from ..protocols.qgdw1376.edition import edition as edition_of
 from ..protocols.qgdw1376.frame import Address, Frame
@@ -33,6 +35,7 @@ from .terminal.history import history_unit
 from .terminal.realtime import realtime_unit
 
 VARIANTS: Final = 32
+A2_LAST: Final = 65_534  # last terminal address of a region
 ROUNDS: Final = 2
 MASKS: Final = 1 << ROUNDS
 PROTECTED: Final = 0x80
@@ -226,8 +229,26 @@ class LightWorld:
         return state if asked else None
 
     def address(self, number: int, region: str = "3301") -> Address:
-        """Address of terminal `number`, from 1 on; past 65534 the region counts up."""
-        return Address(f"{int(region) + (number - 1) // 65_534:04d}", (number - 1) % 65_534 + 1)
+        """Address of terminal `number`, from 1 on; past 65534 the region counts up (`check_region`)."""
+        return Address(f"{int(region) + (number - 1) // A2_LAST:04d}", (number - 1) % A2_LAST + 1)
+
+
+def check_region(region: str, last: int) -> None:
+    """UsageError unless terminals up to number `last` have an address: A1 is four decimal digits."""
+    if len(region) != 4 or not (region.isascii() and region.isdigit()):
+        raise UsageError(
+            tr(
+                f"--region {region!r}: the administrative code is four decimal digits, as 3301",
+                f"--region {region!r}: 行政区划码应为四位十进制数字, 如 3301",
+            )
+        )
+    if int(region) + (last - 1) // A2_LAST > 9999:
+        raise UsageError(
+            tr(
+                f"so many terminals go past region 9999: choose a --region below {region}",
+                f"终端数超出行政区划码 9999: 请选择小于 {region} 的 --region",
+            )
+        )
 
 
 _RECENT: Final = frozenset(range(73, 149))  # curves grow through the day

@@ -25,7 +25,7 @@ from fuhe.protocols.qgdw1376.segments import Assembler
 from fuhe.protocols.qgdw1376.units import Unit
 from fuhe.simulator.clock import ScaledClock, StepClock
 from fuhe.simulator.emit import emit_fleet
-from fuhe.simulator.light import LightWorld
+from fuhe.simulator.light import LightWorld, check_region
 from fuhe.simulator.light_fleet import LightFleet
 from fuhe.simulator.load import day_start
 
@@ -116,6 +116,18 @@ def test_rounds_change_the_live_power_and_the_state_but_no_register() -> None:
 def test_addresses_go_on_past_a_region() -> None:
     light = world()
     assert light.address(65_534) == Address("3301", 65_534) and light.address(65_535) == Address("3302", 1)
+
+
+@pytest.mark.parametrize("region", ["33X1", "333333", "12", "", "\u0663\u0663\u0660\u0661"])
+def test_a_region_that_is_not_four_digits_is_refused(region: str) -> None:
+    with pytest.raises(UsageError, match="four decimal digits"):
+        check_region(region, 1)
+
+
+def test_more_terminals_than_addresses_are_refused() -> None:
+    check_region("9999", 65_534)
+    with pytest.raises(UsageError, match="9999"):
+        check_region("9999", 65_535)
 
 
 @pytest.mark.parametrize("udp", [False, True])
