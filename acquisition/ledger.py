@@ -188,9 +188,12 @@ def _since_us(device: Device) -> int:
 
 
 def due(labels_us: I8, rows: int, *, in_service_us: I8 | None = None, until_us: int) -> Mask:
-    """(k, n): slots that should be there by now: label at or before `until_us`, and not before a row's start."""
+    """(k, n): slots that should be there by now: label at or before `until_us`, and after a row's start.
+
+    The label 00:00 of the first day belongs to the day before it (domain 3.2), as 24:00.
+    """
     ready = np.broadcast_to(labels_us <= until_us, (rows, len(labels_us)))
-    return ready.copy() if in_service_us is None else ready & (labels_us[None, :] >= in_service_us[:, None])
+    return ready.copy() if in_service_us is None else ready & (labels_us[None, :] > in_service_us[:, None])
 
 
 def runs(mask: Mask) -> tuple[I8, I8, I8]:

@@ -53,8 +53,10 @@ def ask_batch(exchange: TerminalExchange, batch: Sequence[Want], take: Take) -> 
 
 def request(batch: Sequence[Want]) -> Ask:
     """The request for a batch."""
-    units = tuple(want.unit for want in batch)
-    return Ask(afn=batch[0].item.afn, units=units, answer_bytes=HEAD + sum(want.size for want in batch))
+    size = HEAD + sum([want.size for want in batch])
+    if batch[0].wire:
+        return Ask(afn=batch[0].item.afn, body=b"".join([want.wire for want in batch]), answer_bytes=size)
+    return Ask(afn=batch[0].item.afn, units=tuple([want.unit for want in batch]), answer_bytes=size)
 
 
 def wanted(

@@ -17,6 +17,7 @@ from ...model.times import BUSINESS_ZONE, US, from_us
 from ...protocols.common.errors import UsageError
 from ...protocols.common.times import encode_datetime
 from ...protocols.qgdw1376.curves import MAX_POINTS, SCALE_BYTES, TIME_BYTES, area, curve_classes, walk
+from ...protocols.qgdw1376.dadt import single
 from ...protocols.qgdw1376.layout import INTERVAL_MIN
 from ...protocols.qgdw1376.table import Row
 from ..profile import CurvePlan
@@ -70,7 +71,7 @@ def _curves(
     # all classes of a point together: answers of points and terminals then look alike, and are decoded side by side
     base = sorted(wanted(exchange, rows), key=lambda want: (curve_classes()[want.item.fn].pn, want.pn))
     for start, n in _spans(first, count, step, _most(base, exchange.plan.answer_bytes)):
-        pending = [reading.want(want.item, want.pn, start, n) for want in base]
+        pending = reading.wants(base, start, n)
         while pending:
             for batch in batches(pending, exchange.plan):
                 if (yield from ask_batch(exchange, batch, reading.take)):
@@ -80,7 +81,7 @@ def _curves(
 
 def _most(wants: Sequence[Want], answer_bytes: int) -> int:
     """Points of a curve that an answer has room for, at least one."""
-    width = max((curve_classes()[w.item.fn].width for w in wants), default=1)
+    width = max((curve_classes()[fn].width for fn in {w.item.fn for w in wants}), default=1)
     return max(1, min(MAX_POINTS, (answer_bytes - HEAD - IDENTIFIER - SCALE_BYTES) // width))
 
 
@@ -101,31 +102,34 @@ class _Reading:
         self.labels = Labels.of(exchange.plan, exchange.device.options)
         self.points = point_table(exchange.device)
         self.rest: list[Want] = []
-        self._scales: dict[tuple[datetime, int], tuple[dict[str, object], bytes]] = {}
-        self._starts: dict[int, datetime] = {}
 
-    def want(self, item: Item, pn: int, label_us: int, n: int) -> Want:
-        """The unit for n slots from a label on."""
-        local = self._starts.get(label_us)
-        if local is None:
-            local = self._starts[label_us] = from_us(label_us).astimezone(BUSINESS_ZONE).replace(tzinfo=None)
-        return self.unit(item, pn, local - self.step if self.late(item.fn) else local, n)
+    def wants(self, base: Sequence[Want], label_us: int, n: int) -> list[Want]:
+        """The units for n slots from a label on."""
+        local = from_us(label_us).astimezone(BUSINESS_ZONE).replace(tzinfo=None)
+        early, late = self.scale(local, n), self.scale(local - self.step, n)
+        is_late = {fn: self.late(fn) for fn in {want.item.fn for want in base}}
+        found = []
+        for item, pn, _, _, _ in base:
+            data, wire = late if is_late[item.fn] else early
+            found.append(Want(item, pn, data, curve_size(item.fn, n), single(pn, item.fn) + wire))
+        return found
 
     def late(self, fn: int) -> bool:
         """Whether the terminal's time of a value is one slot before its label."""
         return self.labels.curve == "start" and bool(curve_table()[1][fn, 0])
 
-    def unit(self, item: Item, pn: int, start: datetime, n: int) -> Want:
-        """The same from a time of the terminal on."""
-        scale = self._scales.get((start, n))
-        if scale is None:
-            density = DENSITY[self.plan.step_s]
-            wire = encode_datetime(start, seconds=False) + bytes((density, n))
-            scale = self._scales[start, n] = {"td_c": start, "density": density, "n": n}, wire
-        return Want(item, pn, scale[0], curve_size(item.fn, n), scale[1])
+    def scale(self, start: datetime, n: int) -> tuple[dict[str, object], bytes]:
+        """Td_c as values and as bytes."""
+        density = DENSITY[self.plan.step_s]
+        wire = encode_datetime(start, seconds=False) + bytes((density, n))
+        return {"td_c": start, "density": density, "n": n}, wire
 
     def take(self, answer: Answer, batch: Sequence[Want]) -> set[Key]:
         """Keep an answer; the curves that it holds as asked."""
+        data = area(answer.frames[0]) if len(answer.frames) == 1 else None
+        if data is not None and _as_asked(data, batch):
+            self._keep(data, sum([want.wire[-1] for want in batch]))
+            return {(want.pn, want.item.fn) for want in batch}
         asked = {(want.pn, want.item.fn): want for want in batch}
         got: set[Key] = set()
         for frame in answer.frames:
@@ -134,21 +138,26 @@ class _Reading:
             if data is None or spans is None:
                 self._take_units(answer, asked, got)
                 return got
-            values = sum([span.n for span in spans])
-            starts, latest_us = self.labels.curve == "start", self.exchange.now_us + CLOCK_SLACK_US
-            self.exchange.raw_curves.append(CurveReply((data,), self.points, starts, self.quality, latest_us, values))
+            self._keep(data, sum([span.n for span in spans]))
             for pn, fn, at, _, n in spans:
                 want = asked.get((pn, fn))
-                if want is not None and data.startswith(want.raw[:TIME_BYTES], at):
+                if want is not None and data.startswith(want.wire[IDENTIFIER : IDENTIFIER + TIME_BYTES], at):
                     got.add((pn, fn))
-                    if n != want.raw[-1]:
+                    if n != want.wire[-1]:
                         self._go_on(want, _start(want), n)
         return got
+
+    def _keep(self, data: bytes, values: int) -> None:
+        """A data area that holds nothing but curves, to be decoded with those of others."""
+        starts, latest_us = self.labels.curve == "start", self.exchange.now_us + CLOCK_SLACK_US
+        self.exchange.raw_curves.append(CurveReply((data,), self.points, starts, self.quality, latest_us, values))
 
     def _go_on(self, want: Want, start: datetime, n: int) -> None:
         left = _int(want.data["n"]) - n
         if n > 0 and left > 0:
-            self.rest.append(self.unit(want.item, want.pn, start + n * self.step, left))
+            data, wire = self.scale(start + n * self.step, left)
+            size = curve_size(want.item.fn, left)
+            self.rest.append(want._replace(data=data, size=size, wire=want.wire[:IDENTIFIER] + wire))
 
     def _take_units(self, answer: Answer, asked: dict[Key, Want], got: set[Key]) -> None:
         """An answer that is not only curves: read as any other."""
@@ -169,6 +178,16 @@ class _Reading:
         """Of the values of this terminal, by what its clock is known to be."""
         offset_s = self.exchange.session.clock_offset_s
         return Quality.S if offset_s is not None and abs(offset_s) > CLOCK_TRUST_S else Quality.A
+
+
+def _as_asked(data: bytes, batch: Sequence[Want]) -> bool:
+    """Whether a data area holds exactly the units asked for, in this order: what nearly every terminal answers."""
+    at = 0
+    for want in batch:
+        if not data.startswith(want.wire, at):
+            return False
+        at += want.size
+    return at == len(data)
 
 
 def _start(want: Want) -> datetime:

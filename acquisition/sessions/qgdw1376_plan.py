@@ -54,14 +54,14 @@ class Item(NamedTuple):
 class Want(NamedTuple):
     """One data unit to ask for. data: what its request carries; size: bytes of the answer, identifier included.
 
-    raw: the same as `data` in bytes, where somebody has them already.
+    wire: the whole unit of the request with its identifier, where somebody has made it already.
     """
 
     item: Item
     pn: int
     data: dict[str, object]
     size: int
-    raw: bytes = b""
+    wire: bytes = b""
 
     @property
     def key(self) -> tuple[int, int]:
@@ -76,7 +76,7 @@ class Want(NamedTuple):
     @property
     def unit(self) -> Unit:
         """As the codec wants it."""
-        return Unit(self.pn, self.item.fn, None if self.raw else self.data, self.raw)
+        return Unit(self.pn, self.item.fn, self.data)
 
 
 @lru_cache(maxsize=4096)

@@ -87,11 +87,13 @@ def _edition(name: str, pw_length: int, protocol_id: int) -> Edition:
 class Ask:
     """One question or command. con: the receiver must confirm (SEQ.CON); repeat False: never sent twice.
 
+    body: the data units in bytes with their identifiers, instead of `units`.
     timeout_s: silence that ends a try; None = the profile's. answer_bytes: expected length of the whole answer.
     """
 
     afn: int
-    units: tuple[Unit, ...]
+    units: tuple[Unit, ...] = ()
+    body: bytes = b""
     con: bool = False
     repeat: bool = True
     timeout_s: float | None = None
@@ -266,6 +268,7 @@ class Transaction:
             con=ask.con or (session.settings.con and ask.afn not in CONTROLS),
             seq=stamp.pseq,
             units=ask.units,
+            rest=ask.body,
             tp=_tag(session, ask, stamp, now_us),
             protocol_id=peer.edition.protocol_id,
         )

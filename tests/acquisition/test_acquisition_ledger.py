@@ -127,7 +127,8 @@ def test_retries_at_10_30_60_minutes_then_every_4_hours_until_the_device_forgets
 def test_due_begins_with_service_and_ends_with_now() -> None:
     labels = np.arange(10, dtype=np.int64)
     found = due(labels, 2, in_service_us=np.array([0, 4]), until_us=6)
-    assert found.tolist() == [[True] * 7 + [False] * 3, [False] * 4 + [True] * 3 + [False] * 3]
+    # the label of the beginning itself belongs to the day before
+    assert found.tolist() == [[False] + [True] * 6 + [False] * 3, [False] * 5 + [True] * 2 + [False] * 3]
     assert due(labels, 1, until_us=-1).sum() == 0
 
 
