@@ -112,6 +112,8 @@ class LightFleet:
         self, world: LightWorld, terminals: int, host: str, port: int, *, udp: bool = False, login_rate: float = 500.0,
         heartbeat_s: float = 300.0, region: str = "3301", first: int = 1,
     ) -> None:  # fmt: skip
+        if not udp:
+            _room_for(terminals)
         self.world, self.host, self.port, self.udp = world, host, port, udp
         self.login_rate, self.heartbeat_s = login_rate, heartbeat_s
         self.figures = Figures()
@@ -127,8 +129,6 @@ class LightFleet:
         self._dialling: set[asyncio.Task[None]] = set()
         self._next, self._began, self._budget = 0, 0.0, 0.0
         self._closing = False
-        if not udp:
-            _room_for(terminals)
 
     def members(self) -> Iterable[tuple[LightTerminal, Address]]:
         """Every terminal with its address."""
