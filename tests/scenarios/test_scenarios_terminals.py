@@ -74,10 +74,10 @@ def test_terminals_over_tcp_and_udp_deliver_live_values_and_a_whole_past_day(cou
     c.until("96 points of yesterday from each", lambda: bool(np.isfinite(stored()).all()))
     assert float(np.abs((stored() - want) / ratio).max()) <= 0.0001, "secondary kW, last digit of the meter"
 
-    def truth() -> dict[str, Any]:
+    def the_field() -> dict[str, Any]:
         found: dict[str, Any] = c.field.do(lambda: c.field.sim.truth())
         return found
 
-    c.until("the terminal is back", lambda: truth()["mill"]["terminal"]["logins"] >= 2)
-    now = truth()
+    c.until("the terminal is back", lambda: the_field()["mill"]["terminal"]["logins"] >= 2)
+    now = the_field()
     assert all(not any(r["open"] for r in now[n]["rounds"]) for n in devices)
