@@ -22,7 +22,7 @@ from ..protocols.qgdw1376.link import CONFIRM, LINK, LinkTest, confirmation, hea
 from .terminal import Events, TerminalSession
 
 REPORTS: Final = frozenset((0x0B, 0x0C, 0x0D, 0x0E))
-PATIENCE_S: Final = 60.0
+PATIENCE_S: Final = 15.0
 """A frame that is not complete after so long is no frame (on a stream; a datagram holds whole frames)."""
 
 
