@@ -66,6 +66,8 @@ def make_station(device: Device, profile: Profile, config: LinkConfig) -> Statio
         framing = device.options.get("framing") or (config.framing if config.kind == "tcp" else "rtu")
         device = msgspec.structs.replace(device, options={**device.options, "framing": framing})
         wire = f"modbus-{framing}"
+    if wire == "qgdw1376" and config.kind == "serial":
+        profile = on_radio(profile)
     packets = wire == "modbus-tcp" or config.kind == "mqtt" or (wire == "qgdw1376" and config.kind != "serial")
     timing = profile.timing
     turnaround_ms = timing.turnaround_ms if timing.turnaround_ms is not None else config.turnaround_ms
@@ -80,6 +82,14 @@ def make_station(device: Device, profile: Profile, config: LinkConfig) -> Statio
         turnaround_s=0.0 if packets else max(turnaround_ms / 1000, LEAST_TURNAROUND_BYTES * byte_s),
         session=make_session(device, profile, config) if profile.protocol == "qgdw1376" else None,
     )
+
+
+def on_radio(profile: Profile) -> Profile:
+    """The same with requests and answers that fit a dedicated radio channel."""
+    plan = profile.terminal or TerminalPlan()
+    small = min(plan.answer_bytes, RADIO_BYTES), min(plan.max_bytes, RADIO_BYTES)
+    terminal = msgspec.structs.replace(plan, answer_bytes=small[0], max_bytes=small[1])
+    return msgspec.structs.replace(profile, terminal=terminal)
 
 
 def make_session(device: Device, profile: Profile, config: LinkConfig) -> TerminalSession:
@@ -97,7 +107,7 @@ def make_session(device: Device, profile: Profile, config: LinkConfig) -> Termin
         tp=plan.tp,
         tp_delay_min=plan.tp_delay_min,
         auth=plan.auth,
-        max_bytes=min(plan.max_bytes, RADIO_BYTES) if config.kind == "serial" else plan.max_bytes,
+        max_bytes=plan.max_bytes,
         heartbeat_s=int(said.get("heartbeat_s") or plan.heartbeat_s),
     )
     return TerminalSession(address=require_address(device.address), settings=settings)

@@ -545,6 +545,8 @@ async def test_radio_is_polled_and_a_report_waits_for_the_end_of_the_transaction
     await field.engine.start()
     session = field.session(1)
     assert session.settings.max_bytes == 255
+    plan = field.engine._owners["field"].line.stations[1].profile.terminal
+    assert plan is not None and plan.answer_bytes == 255
     for number in (1, 2):
         running = field.engine.submit(kit.item(number))
         await until(lambda number=number: len(heard) == 2 * number - 1)  # type: ignore[misc]
