@@ -225,7 +225,8 @@ def approve_many(
     none. One transaction, however many they are."""
     name = "command:" if len(digits) == 1 else "commands:"
     with recorded(conn, now_us, actor, "command.approve", name + ",".join(map(str, sorted(digits)))):
-        require(actor, "command.approve")
+        found_kinds = {c.kind for c in by_ids(conn, list(digits))}
+        require(actor, "parameter.approve" if found_kinds == {"parameters"} else "command.approve")
         order_ids = sorted({c.order_id for c in by_ids(conn, list(digits)) if c.order_id is not None})
         locked = [orders.lock(conn, i) for i in order_ids]
         with Work(conn, now_us, digits, actor) as work:
@@ -300,8 +301,9 @@ def last_digits(address: str) -> str:
 def reject(conn: Conn, now_us: int, actor: Actor, command_id: int, reason: str) -> Command:
     """The second person says no, with a reason."""
     with recorded(conn, now_us, actor, "command.reject", f"command:{command_id}"):
-        require(actor, "command.reject")
-        order_id = get(conn, command_id).order_id
+        found = get(conn, command_id)
+        require(actor, "parameter.approve" if found.kind == "parameters" else "command.reject")
+        order_id = found.order_id
         order = None if order_id is None else orders.lock(conn, order_id)
         with Work(conn, now_us, [command_id], actor) as work:
             rejected = work.move(work[command_id], Event.REJECT, reason=needed(reason))
@@ -315,6 +317,8 @@ def execute(conn: Conn, now_us: int, actor: Actor, command_ids: Sequence[int]) -
     wanted = sorted(set(command_ids))
     with recorded(conn, now_us, actor, "command.execute", "commands:" + ",".join(map(str, wanted))):
         require(actor, "command.execute")
+        if any(c.order_id is None for c in by_ids(conn, wanted)):
+            raise UsageError(tr("only commands of an order are executed here", "此处仅执行指令下的命令"))
         if not wanted:
             raise UsageError(tr("no approved command to execute", "没有已批准的命令"))
         step = int(scalar(conn, "SELECT coalesce(max(step), 0) + 1 FROM command"))
@@ -339,7 +343,7 @@ def ask(work: Work, command: Command, step: int) -> Command:
 def cancel(conn: Conn, now_us: int, actor: Actor, command_id: int, reason: str) -> Command:
     """Withdraw a command (one person, a reason). While the alarm runs, the daemon stops it by a frame."""
     with recorded(conn, now_us, actor, "command.cancel", f"command:{command_id}"):
-        require(actor, "command.cancel")
+        require(actor, "parameter.set" if get(conn, command_id).kind == "parameters" else "command.cancel")
         with Work(conn, now_us, [command_id], actor) as work:
             command, text = work[command_id], needed(reason)
             if command.state is State.ALARMING:

@@ -71,6 +71,7 @@ MAY: Final[dict[str, frozenset[Role]]] = {
     "device.clear": frozenset({R.DISPATCHER}),
     "parameter.set": frozenset({R.METERING}),
     "parameter.key": frozenset({R.METERING, R.ADMINISTRATOR}),
+    "parameter.execute": frozenset({R.METERING, R.DISPATCHER, R.GUARD}),
     "parameter.approve": frozenset({R.METERING, R.DISPATCHER, R.GUARD}),
     "clock.set": frozenset({R.METERING, R.INSIDE}),
     "incident.close": frozenset({R.INSIDE, R.DISPATCHER, R.GUARD}),

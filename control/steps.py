@@ -108,6 +108,9 @@ def recover(work: Work, items: Items, config: ControlConfig) -> None:
 def _recover(work: Work, command: Command, config: ControlConfig, *, first: bool) -> None:
     state = command.state
     orphans = {State.SENT, State.SELECTED, State.SETTING, State.SET}
+    safe = command.rule.use is Use.SAFE and work.now_us < to_us(command.not_after)
+    if safe and state is State.CHECKING:
+        return  # what protects was asked for before the daemon came up, and nothing of it has left: it goes on
     if state in orphans | ({State.CHECKING, State.ALARMING} if first else set()):
         text = tr("the daemon was interrupted; nothing is sent again", "守护进程中断; 不重发任何命令")
         values: dict[str, object] = {"attention": text} if state is not State.SELECTED else {}

@@ -200,7 +200,7 @@ class FakeField:
                 found.append(SettingResult(item=s.item, pn=s.pn, wanted=s.values, written=False, fault="denied"))
                 continue
             if device.spoils == s.item and values is not None:
-                values = values | {"kw": -1.0}
+                values = dict.fromkeys(values, -1.0)
             device.stored[s.item, s.pn] = values or {}
             differs = tuple(k for k, v in s.values.items() if (values or {}).get(k) != v)
             found.append(
