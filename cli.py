@@ -33,6 +33,11 @@ VERBS = {
     "encode": ("decode", "Make request frames.", "生成请求报文。"),
     "gaps": ("recall", "What is missing on a day, and its recall.", "某日缺数及补召状态。"),
     "lab": ("lab", "Calculations on files of your own.", "对自备文件进行计算。"),
+    "param": (
+        "param",
+        "Parameters of terminals: get, diff, set, import, approve.",
+        "终端参数: 读取、比较、设置、导入、批准。",
+    ),
     "recall": ("recall", "Read stored data of past days again.", "补召历史数据。"),
     "reference": ("reference", "What the tables of a protocol hold.", "规约数据表。"),
     "report": ("curve", "Reports made from stored readings.", "由已存数据生成报告。"),

@@ -3,6 +3,8 @@
 kind "read":    params {"duty": "live", "items": ["02010100", ...]}
 kind "recall":  params {"duty": "curve", "items": [], "from_us": ..., "to_us": ...}   window of labels, [from, to)
 kind "clock":   params {"audit": seq}; set a terminal's clock, as the audit record of that number asks
+kind "settings": params {"settings": [{"item": "F25", "pn": 1, "values": {...}}]}; read these parameters and compare
+                answer {"status", "reason", "settings": [{item, pn, wanted, read, differences, fault}]}
 kind "devices": params {}; the device list has changed, load it again
 kind "unknown": params {}; terminals that dialled in and are not served
                 answer {"terminals": [{link, address, hex, peer, reason, held, connections, frames, first_us, last_us}],
@@ -18,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from ..model.control import Setting
 from ..model.lang import tr
 from ..model.work import Duty, Outcome, Priority, WorkItem
 from ..protocols.common.errors import UsageError
@@ -28,6 +31,7 @@ RECALL: Final = "recall"
 DEVICES: Final = "devices"
 CLOCK: Final = "clock"
 UNKNOWN: Final = "unknown"
+SETTINGS: Final = "settings"
 READABLE: Final = (Duty.LIVE, Duty.DAILY, Duty.MONTHLY, Duty.EVENT, Duty.CLOCK, Duty.PARAMETER, Duty.PROBE)
 RECALLABLE: Final = (Duty.CURVE, Duty.DAILY, Duty.MONTHLY, Duty.EVENT)
 MAX_ITEMS: Final = 200
@@ -60,6 +64,33 @@ def item_of(kind: str, device: int, params: Mapping[str, Any], now_s: float, tim
         window_us=window,
         items=tuple(items),
     )
+
+
+def settings_of(params: Mapping[str, Any]) -> tuple[Setting, ...]:
+    """The parameters that a "settings" request names. UsageError when they are not of the form above."""
+    found = params.get("settings")
+    rows = found if isinstance(found, list) else []
+    settings = tuple(
+        Setting(item=str(r["item"]), pn=int(r["pn"]), values=dict(r["values"]))
+        for r in rows
+        if isinstance(r, dict) and isinstance(r.get("pn"), int) and isinstance(r.get("values"), dict) and r.get("item")
+    )
+    if not settings or len(settings) != len(rows) or len(settings) > MAX_ITEMS:
+        raise UsageError(tr(f"settings: give 1 to {MAX_ITEMS} of them", f"settings: 须为 1 至 {MAX_ITEMS} 项"))
+    return settings
+
+
+def settings_answer(outcome: Outcome) -> dict[str, Any]:
+    """The answer to "settings"."""
+    results = outcome.answer.settings if outcome.answer is not None else ()
+    rows = [
+        {
+            "item": r.item, "pn": r.pn, "wanted": r.wanted, "read": r.read, "differences": list(r.differences),
+            "fault": r.fault,
+        }
+        for r in results
+    ]  # fmt: skip
+    return {"status": str(outcome.status), "reason": outcome.reason, "settings": rows}
 
 
 def unknown_answer(table: UnknownTable) -> dict[str, Any]:

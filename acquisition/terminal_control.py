@@ -30,6 +30,7 @@ from .terminal_events import is_secret, plain_of
 A = ActionKind
 CONTROL_AFN: Final = 0x05
 SET_AFN: Final = 0x04
+WRITE_BYTES: Final = 240  # data units of one AFN 04 frame: what every terminal's buffer takes
 HALF_HOURS: Final = 48
 PERIODS: Final = 8
 CONTROL_1, CONTROL_2 = 1, 2
@@ -277,6 +278,22 @@ def plain_values(data: Mapping[str, object]) -> dict[str, object]:
     found = plain(data)
     assert isinstance(found, dict)
     return found
+
+
+def unlike(result: Mapping[str, Any], edition: str) -> list[str]:
+    """A result of writing or reading ({item, pn, wanted, read, differences, fault}), every difference in words."""
+    read = result.get("read")
+    if read is None:
+        return [str(result.get("fault") or tr("not read back", "未回读"))]
+    fn = int(str(result["item"]).removeprefix("F"))
+    row = lookup(SET_AFN, fn, edition)
+    assert row is not None
+    setting = parameters.Setting(
+        device="", edition=edition, fn=fn, name=row.name, pn=int(result["pn"]), data=dict(result["wanted"])
+    )
+    found = {d.path: str(d) for d in parameters.compare(setting, read)}
+    hidden = tr("another than the one wanted", "与设置值不同")  # of secrets only that
+    return [found.get(str(path), f"{path}: {hidden}") for path in result["differences"]]
 
 
 # -- state ------------------------------------------------------------------------------------------------------------

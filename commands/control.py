@@ -5,21 +5,29 @@ No verb trips anything: `execute` asks the daemon, which acts only on commands s
 
 from __future__ import annotations
 
+import csv
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 import click
 
 from ..control import commands, freeze, orders, overrides, proposals, releases
 from ..control.commands import Command
 from ..control.records import Conn, scalar
+from ..control.rules.kinds import Effect, Kind, Scope
 from ..control.rules.states import State
 from ..model.lang import tr
 from ..protocols.common.errors import UsageError
 from .common import App, json_option, pass_app, print_json, reported
+from .control_devices import device, incident
 from .control_orders import Reason, control
 from .person import device_names, kw, local, local_short, now_us, person, say, show_table, yes_no
+
+control.add_command(device)
+control.add_command(incident)
 
 
 @control.command(
@@ -30,16 +38,22 @@ from .person import device_names, kw, local, local_short, now_us, person, say, s
 )
 @click.argument("name")
 @click.option("--commit", is_flag=True, help=tr("store the proposal", "保存建议"))
+@click.option(
+    "--with", "named", type=int, multiple=True, metavar="ROW",
+    help=tr("an energy row of the plan that is wanted besides", "另加方案中的电量类行"),
+)  # fmt: skip
 @json_option
 @pass_app
 @reported
-def propose(app: App, name: str, commit: bool, as_json: bool) -> None:
+def propose(app: App, name: str, commit: bool, named: tuple[int, ...], as_json: bool) -> None:
     """Exit status 1 if no proposal within the limits exists."""
     from ..control.power import stored_power  # numpy: only here
 
     with person(app, "command.propose") as (conn, actor):
         found = orders.find(conn, name)
-        made = proposals.propose(conn, now_us(), actor, found.id, stored_power(conn), app.config.control, commit=commit)
+        made = proposals.propose(
+            conn, now_us(), actor, found.id, stored_power(conn), app.config.control, commit=commit, named=named
+        )
         names = device_names(conn)
     rows_by = {r.row: r for r in made.rows}
     choice = made.choice
@@ -50,6 +64,8 @@ def propose(app: App, name: str, commit: bool, as_json: bool) -> None:
                 "customer": rows_by[r.row].customer,
                 "device": names[rows_by[r.row].device_id],
                 "round": rows_by[r.row].round,
+                "kind": rows_by[r.row].kind,
+                "limit_kw": made.candidates[r.row].limit_kw,
                 "power_kw": made.candidates[r.row].p_now_kw,
             }
             for r in choice.rows
@@ -73,7 +89,7 @@ def propose(app: App, name: str, commit: bool, as_json: bool) -> None:
             tr("row", "行"),
             tr("cut", "切"),
             tr("customer", "用户"),
-            tr("round", "轮次"),
+            tr("control", "控制"),
             tr("now kW", "现 kW"),
             tr("cut kW", "切 kW"),
             tr("reason", "原因"),
@@ -85,7 +101,7 @@ def propose(app: App, name: str, commit: bool, as_json: bool) -> None:
                     str(r.row),
                     "X" if r.chosen else "",
                     rows_by[r.row].customer,
-                    str(rows_by[r.row].round),
+                    _aim(rows_by[r.row].rule, rows_by[r.row].round, made.candidates[r.row].limit_kw),
                     kw(made.candidates[r.row].p_now_kw),
                     kw(r.expected_kw),
                     r.reason,
@@ -147,30 +163,45 @@ def resubmit(app: App, command_id: int, reason: str, as_json: bool) -> None:
     metavar="DEVICE=DDDD",
     help=tr("last four address digits, else asked for", "终端地址后四位, 否则询问"),
 )
+@click.option(
+    "--digits-file", type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help=tr("a CSV of device,digits typed by the second person", "第二人填写的 CSV: device,digits"),
+)  # fmt: skip
 @json_option
 @pass_app
 @reported
-def approve(app: App, name: str, digits: tuple[str, ...], as_json: bool) -> None:
-    """Each terminal is confirmed by the last four digits of its address; --yes does not exist here."""
-    typed = dict(d.split("=", 1) for d in digits if "=" in d)
+def approve(app: App, name: str, digits: tuple[str, ...], digits_file: Path | None, as_json: bool) -> None:
+    """Each terminal is confirmed by the last four digits of its address; --yes does not exist here. All or nothing."""
+    typed = dict(d.split("=", 1) for d in digits if "=" in d) | (_digits(digits_file) if digits_file else {})
     with person(app, "command.approve") as (conn, actor):
         found = orders.find(conn, name)
         names = device_names(conn)
         waiting = [c for c in commands.commands(conn, order_id=found.id, live=True) if c.state is State.SUBMITTED]
         if not waiting:
             raise UsageError(tr("nothing waits for approval", "没有待批准命令"))
-        made = []
         for c in waiting:
             device = names[c.device_id]
             if device not in typed:
-                target = f"{c.customer}, {device} / {c.round}, {c.expected_kw:.1f} kW, >= {c.floor_kw:.1f} kW"
+                what = f"{_aim(c.rule, c.round, c.limit_kw)}{_params(c.params)}"
+                target = f"{c.customer}, {device}, {what}, {c.expected_kw:.1f} kW, >= {c.floor_kw:.1f} kW"
                 question = tr(
-                    f"command {c.id}: trip {target}; last four digits of the terminal's address",
-                    f"命令 {c.id}: 切 {target}; 终端地址后四位",
+                    f"command {c.id}: {target}; last four digits of the terminal's address",
+                    f"命令 {c.id}: {target}; 终端地址后四位",
                 )
                 typed[device] = click.prompt(question, err=True)
-            made.append(commands.approve(conn, now_us(), actor, c.id, typed[device], app.config.control))
-        _list(conn, made, as_json)
+        given = {c.id: typed[names[c.device_id]] for c in waiting}
+        _list(conn, commands.approve_many(conn, now_us(), actor, given, app.config.control), as_json)
+
+
+def _digits(path: Path) -> dict[str, str]:
+    """device,digits of a file, with or without that header."""
+    rows = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines()))
+    wrong = [n for n, row in enumerate(rows, 1) if row and len(row) != 2]
+    if wrong:
+        raise UsageError(
+            tr(f"{path}: row {wrong[0]} is not device,digits", f"{path}: 第 {wrong[0]} 行应为 装置,四位数")
+        )
+    return {row[0].strip(): row[1].strip() for row in rows if row}
 
 
 @control.command(help=tr("Reject a submitted command.", "驳回命令。"))
@@ -211,8 +242,8 @@ def execute(app: App, name: str, yes: bool, as_json: bool) -> None:
         if step and not yes:
             total = sum(c.expected_kw for c in step)
             question = tr(
-                f"trip {len(step)} rounds of {len(devices)} terminals, {total:.1f} kW?",
-                f"切 {len(devices)} 终端 {len(step)} 轮, {total:.1f} kW?",
+                f"carry out {len(step)} commands at {len(devices)} terminals, {total:.1f} kW?",
+                f"对 {len(devices)} 台终端执行 {len(step)} 条命令, {total:.1f} kW?",
             )
             click.confirm(question, abort=True, err=True)
         _list(conn, commands.execute(conn, now_us(), actor, [c.id for c in step]), as_json)
@@ -307,6 +338,17 @@ def release(
                 )
 
 
+def _aim(kind: Kind, number: int, limit_kw: float | None = None) -> str:
+    """What is done to what: `remote trip 1`, `period power control 1 <= 800.0 kW`."""
+    text = tr(kind.en, kind.zh) + (f" {number}" if kind.scope is not Scope.DEVICE else "")
+    return text + (f" <= {limit_kw:.1f} kW" if kind.effect is Effect.LIMIT and limit_kw is not None else "")
+
+
+def _params(params: Mapping[str, Any]) -> str:
+    shown = ", ".join(f"{k}={v}" for k, v in params.items() if v not in (0, None, ""))
+    return f" ({shown})" if shown else ""
+
+
 def _list(conn: Conn, found: Sequence[Command], as_json: bool) -> None:
     if as_json:
         print_json([asdict(c) for c in found])
@@ -316,7 +358,7 @@ def _list(conn: Conn, found: Sequence[Command], as_json: bool) -> None:
         "id",
         tr("customer", "用户"),
         tr("device", "装置"),
-        tr("round", "轮次"),
+        tr("control", "控制"),
         tr("state", "状态"),
         tr("promised kW", "预期 kW"),
         tr("measured kW", "实测 kW"),
@@ -331,7 +373,7 @@ def _list(conn: Conn, found: Sequence[Command], as_json: bool) -> None:
             str(c.id),
             c.customer,
             names[c.device_id],
-            str(c.round),
+            _aim(c.rule, c.round, c.limit_kw),
             c.state.value,
             kw(c.expected_kw),
             kw(c.measured_kw),
@@ -432,6 +474,14 @@ def freeze_(app: App, switch: str, reason: str, as_json: bool) -> None:
     )
 
 
+def _told(state: Mapping[str, Any] | None) -> str:
+    """What a state that was read says, without what it does not tell."""
+    if state is None:
+        return "?"
+    shown = {k: v for k, v in state.items() if v is not None and k not in ("time_us", "raw")}
+    return ", ".join(f"{k}={v}" for k, v in shown.items()) or "?"
+
+
 @control.group(help=tr("Single commands.", "单条命令。"))
 def cmd() -> None:
     """The group of command verbs."""
@@ -470,15 +520,21 @@ def cmd_show(app: App, command_id: int, as_json: bool) -> None:
             }
         )
         return
-    click.echo(f"{c.id} {c.state} {c.customer} {names[c.device_id]} {tr('round', '轮次')} {c.round}")
+    aim = f"{_aim(c.rule, c.round, c.limit_kw)}{_params(c.params)}"
+    click.echo(f"{c.id} {c.state} {c.customer} {names[c.device_id]} {aim}")
+    if c.reason:
+        click.echo(f"  {tr('reason', '原因')}: {c.reason}")
     for name, value in (
         (tr("sent", "发出"), f"{yes_no(c.sent)} {local(c.sent_at)}"),
         (tr("acknowledged", "确认"), yes_no(c.acknowledged)),
-        (tr("read back", "回读"), "?" if c.read_back is None else f"open={c.read_back.get('open')}"),
+        (tr("read back", "回读"), _told(c.read_back)),
         (tr("seen in the meter", "计量所见"), f"{kw(c.measured_kw)} / {kw(c.expected_kw)} kW"),
         (tr("attention", "注意"), c.attention or "-"),
     ):
         click.echo(f"  {name}: {value}")
+    for result in c.set_results:
+        told = tr("as wanted", "一致") if result["equal"] else result["fault"] or ", ".join(result["differences"])
+        click.echo(f"  {result['item']} p{result['pn']}: {told or tr('not read back', '未回读')}")
     for signature, who, at in signed:
         click.echo(f"  {signature}: {who} {local(at)}")
     show_table(

@@ -298,11 +298,12 @@ def _result(r: SettingResult) -> dict[str, object]:
 
 def _wrong(command: Command, results: Sequence[SettingResult]) -> str:
     """Why the parameters do not stand as wanted, each named, or ''."""
-    by_place = {(r.item, r.pn): r for r in results}
     faults = []
-    for setting in command.settings:
+    for number, setting in enumerate(command.settings):
         place = f"{setting['item']} pn {setting['pn']}"
-        result = by_place.get((setting["item"], setting["pn"]))
+        result = results[number] if number < len(results) else None
+        if result is not None and (result.item, result.pn) != (setting["item"], setting["pn"]):
+            result = None  # an answer to something else proves nothing
         if result is None or result.read is None:
             why = f" ({result.fault})" if result is not None and result.fault else ""
             faults.append(tr(f"{place}: not read back{why}", f"{place}: 未回读{why}"))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
 
 from ..acquisition.io.clock import Clock
 from ..acquisition.io.engine import Engine
 from ..acquisition.profile import ControlPlan, Profile
+from ..acquisition.setting_secrets import resolved
 from ..acquisition.terminal_control import settings_of
 from ..control.ports import DeviceFacts, Epoch, PowerWindow, a2_quantum, target_of
 from ..model.control import ActionKind, ControlAction, ControlAnswer, Setting, Spot, SwitchState
@@ -40,11 +42,14 @@ class EngineField:
         clock: Clock,
         keys_known: Callable[[Device], bool],
         *,
+        password_of: Callable[[str], str] = lambda name: name,
         online_s: int = 300,
         patience_s: float = 20.0,
     ) -> None:
-        """`online_s`: a device that answered within it is online; `patience_s`: longest wait for the line."""
+        """`password_of`: the secret of a name that stands in a parameter; `online_s`: a device that answered within it
+        is online; `patience_s`: longest wait for the line."""
         self._engine, self._live, self._clock, self._keys_known = engine, live, clock, keys_known
+        self._password_of = password_of
         self._online_us, self._patience_s = online_s * US, patience_s
         self._devices: dict[int, Device] = {}
         self._profiles: Mapping[str, Profile] = {}
@@ -75,6 +80,10 @@ class EngineField:
 
     async def operate(self, device_id: int, action: ControlAction) -> ControlAnswer:
         """See `Field`. Without an answer of the exchange, what may have left counts as sent and unknown."""
+        try:
+            action = self._with_secrets(action)
+        except UsageError as error:
+            return ControlAnswer(action_id=action.id, sent=False, acknowledged=None, refusal=str(error))
         outcome = await self._submit(device_id, action)
         if outcome.answer is not None:
             if outcome.answer.acknowledged:
@@ -88,6 +97,24 @@ class EngineField:
             acknowledged=None,
             refusal=outcome.reason or str(outcome.status),
         )
+
+    async def read_settings(self, device_id: int, settings: tuple[Setting, ...]) -> Outcome:
+        """Parameters read and compared with `settings`; writes nothing."""
+        self._reads += 1
+        now_us = self._clock.now_us()
+        action = ControlAction(
+            id=f"settings-{device_id}-{now_us}-{self._reads}",
+            kind=ActionKind.READ_SETTINGS,
+            settings=settings,
+            valid_until_us=now_us + round_us(self._patience_s),
+        )
+        return await self._submit(device_id, self._with_secrets(action), Priority.LIVE)
+
+    def _with_secrets(self, action: ControlAction) -> ControlAction:
+        if not action.settings:
+            return action
+        real = tuple(replace(s, values=resolved(s.values, self._password_of)) for s in action.settings)
+        return replace(action, settings=real)
 
     async def read_state(self, device_id: int, spot: Spot) -> SwitchState | None:
         """See `Field`. LinkError in read-only mode where the question itself is a message that the guard stops (MQTT).
@@ -215,11 +242,11 @@ class EngineField:
         """See `Field`."""
         return self._lives.epoch(device_id, self._clock.now_us())
 
-    async def _submit(self, device_id: int, action: ControlAction) -> Outcome:
+    async def _submit(self, device_id: int, action: ControlAction, priority: Priority = Priority.CONTROL) -> Outcome:
         item = WorkItem(
             device=device_id,
             duty=Duty.CONTROL,
-            priority=Priority.CONTROL,
+            priority=priority,
             expires_s=self._clock.monotonic_s() + self._patience_s,
             action=action,
             forced=True,

@@ -14,7 +14,18 @@ import psycopg
 
 from ..acquisition.io.clock import Clock
 from ..acquisition.io.engine import Engine
-from ..acquisition.requests import CLOCK, DEVICES, UNKNOWN, answer_of, item_of, unknown_answer
+from ..acquisition.requests import (
+    CLOCK,
+    DEVICES,
+    SETTINGS,
+    UNKNOWN,
+    answer_of,
+    item_of,
+    settings_answer,
+    settings_of,
+    unknown_answer,
+)
+from ..model.control import Setting
 from ..model.devices import Device
 from ..model.lang import tr
 from ..model.work import Outcome
@@ -38,9 +49,11 @@ class RequestServer:
         devices: Callable[[], Mapping[int, Device]],
         reload: Callable[[], Awaitable[str]],
         set_clock: Callable[[int, object], Awaitable[Outcome]],
+        read_settings: Callable[[int, tuple[Setting, ...]], Awaitable[Outcome]],
     ) -> None:
         self._database, self._engine, self._clock = database, engine, clock
         self._devices, self._reload, self._set_clock = devices, reload, set_clock
+        self._read_settings = read_settings
         self._stop = threading.Event()
 
     async def run(self) -> None:
@@ -88,6 +101,8 @@ class RequestServer:
                 raise UsageError(tr("no such device: see `fuhe device list`", "没有该设备: 见 fuhe device list"))
             if request.kind == CLOCK:
                 return answer_of(await self._set_clock(request.device, request.params.get("audit"))), False
+            if request.kind == SETTINGS:
+                return settings_answer(await self._read_settings(request.device, settings_of(request.params))), False
             item = item_of(request.kind, request.device, request.params, self._clock.monotonic_s())
             return answer_of(await self._engine.submit(replace(item, forced=True))), False
         except FuheError as error:

@@ -193,7 +193,9 @@ class Daemon:
             on_heard=self._heard,
         )
         self._engine.remember(places)  # what waits in the journal is read again, and stored once
-        self._field = EngineField(self._engine, self._live, self._clock, lambda d: self._secrets.knows(d))
+        self._field = EngineField(
+            self._engine, self._live, self._clock, lambda d: self._secrets.knows(d), password_of=self._secrets.password
+        )
         self._book = StateBook(database, self._engine, self._field, self._clock)
         self._terminals = TerminalBook(database, self._engine, self._clock, lambda: journal.state().depth_records)
         self._recalls = Recalls(database, self._engine, config.cycles, self._clock)
@@ -210,7 +212,13 @@ class Daemon:
             may_write=lambda: not self.modes.read_only(),
         )
         self._requests = RequestServer(
-            database, self._engine, self._clock, lambda: self._devices, self.reload, self._clocks.by_person
+            database,
+            self._engine,
+            self._clock,
+            lambda: self._devices,
+            self.reload,
+            self._clocks.by_person,
+            self._field.read_settings,
         )
         self._executor = Executor(
             lambda: database.connect("app", autocommit=True),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -63,6 +64,14 @@ class SecretBook:
         if name not in self._entries:
             raise UsageError(tr(f"secret {name} is not in the secrets file", f"密钥文件中没有 {name}"))
         return self._entries[name].password
+
+    def name_of(self, password: str, first: Iterable[str] = ()) -> str | None:
+        """A name whose password this is, one of `first` if possible; None if there is none."""
+        for name in (*first, *sorted(self._entries)):
+            found = self._entries.get(name)
+            if found is not None and found.password.lower() == password.lower():
+                return name
+        return None
 
     def missing(self, devices: list[Device]) -> list[str]:
         """Names that devices use and the file does not have."""

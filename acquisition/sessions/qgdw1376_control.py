@@ -34,7 +34,16 @@ from ...protocols.qgdw1376.units import Unit, unit_bytes
 from .. import parameters
 from ..parameter_fields import shape
 from ..profile import Profile
-from ..terminal_control import CONTROL_AFN, SET_AFN, native, order_unit, plain_values, state_of, state_units
+from ..terminal_control import (
+    CONTROL_AFN,
+    SET_AFN,
+    WRITE_BYTES,
+    native,
+    order_unit,
+    plain_values,
+    state_of,
+    state_units,
+)
 from ..terminal_events import is_secret
 from .qgdw1376 import Missing, Script, TerminalExchange
 from .qgdw1376_parameter import canonical
@@ -44,7 +53,6 @@ from .qgdw1376_transaction import Answer, Ask, Peer, Verdict
 GET_AFN: Final = 0x0A
 STATE_AFN: Final = 0x0C
 SETPOINT: Final = 17
-WRITE_BYTES: Final = 240  # data units of one AFN 04 frame: what every terminal's buffer takes
 EVERYBODY: Final = 0xFFFF
 _STATE_BYTES: Final = 120
 _USER: Final = 12  # place of AFN in a frame without lead bytes

@@ -393,14 +393,21 @@ def step(e: Evidence, limits: Limits) -> Found:
 
 
 _HEX = re.compile(r"[0-9A-Fa-f]+")
+_TERMINAL: Final = re.compile(r"([0-9A-Fa-f]{4})-([0-9]{1,5})")  # A1-A2; the digits of A1 are BCD on the wire
+_TERMINAL_HEX: Final = re.compile(r"[0-9A-Fa-f]{8}")
+TERMINALS: Final = 0xFFFF
 
 
 def is_single_address(address: str) -> bool:
     """True if the address can mean one device only: no broadcast (9…9, 0, F…F), no wildcard digits, no topic wildcards.
 
-    DL/T 645 uses 9×12 for broadcast and A as a wildcard digit; Modbus uses 0; terminals use FFFF and group bits.
+    DL/T 645 uses 9×12 for broadcast and A as a wildcard digit; Modbus uses 0; terminals use A2 FFFF and 0.
     """
     text = address.strip()
+    if terminal := _TERMINAL.fullmatch(text):
+        return 1 <= int(terminal[2]) < TERMINALS and set(terminal[1].upper()) != {"F"}
+    if _TERMINAL_HEX.fullmatch(text):
+        return text[4:].upper() not in ("FFFF", "0000") and set(text[:4].upper()) != {"F"}
     if not text or any(c in text for c in "*#+?,;"):
         return False
     if _HEX.fullmatch(text) and len(text) == 12 and ("A" in text.upper() or set(text) == {"9"}):

@@ -113,9 +113,12 @@ async def test_the_main_job_by_the_command_line(desk: Desk, world: Any) -> None:
     desk.run("inside", "control", "propose", "D-1", "--commit")
     assert [c["state"] for c in desk.run("inside", "control", "submit", "D-1")] == ["SUBMITTED"] * 2
     assert "may not" in desk.run("inside", "control", "approve", "D-1", "--digits", "alpha=0012", code=1)
-    digits = ["--digits", "alpha=0012", "--digits", "beta=0034"]
-    assert "digits" in desk.run("dispatcher", "control", "approve", "D-1", "--digits", "alpha=9999", code=1)
-    assert [c["state"] for c in desk.run("dispatcher", "control", "approve", "D-1", *digits)] == ["APPROVED"] * 2
+    digits = ["--digits", "alpha=9999", "--digits", "beta=0034"]
+    assert "digits" in desk.run("dispatcher", "control", "approve", "D-1", *digits, code=1)
+    typed = ["--digits-file", desk.file("digits.csv", b"device,digits\nalpha,0012\nbeta,0034\n")]
+    assert "row 1" in desk.run("dispatcher", "control", "approve", "D-1", "--digits-file",
+                               desk.file("bad.csv", b"alpha\n"), code=1)  # fmt: skip
+    assert [c["state"] for c in desk.run("dispatcher", "control", "approve", "D-1", *typed)] == ["APPROVED"] * 2
     assert desk.run("dispatcher", "control", "order", "notice", "D-1") == {"notices": 2}
     assert desk.run("dispatcher", "control", "order", "activate", "D-1")["state"] == "ACTIVE"
 
@@ -168,7 +171,8 @@ def test_every_page_prints_for_people_in_both_languages(desk: Desk, world: Any) 
     before = lang()
     desk.run("dispatcher", "user", "login", "dispatcher")
     pages = (["control", "status"], ["control", "plan", "list"], ["control", "round", "list"], ["user", "list"],
-             ["control", "order", "status"], ["audit", "tail"], ["audit", "verify"], ["user", "whoami"])  # fmt: skip
+             ["control", "order", "status"], ["control", "incident", "list"], ["control", "device", "protections"],
+             ["audit", "tail"], ["audit", "verify"], ["user", "whoami"])  # fmt: skip
     try:
         for words in pages:
             for language in ("en", "zh"):

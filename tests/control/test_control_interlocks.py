@@ -170,6 +170,8 @@ def test_release_and_danger_use_their_own_rows() -> None:
     ("000000000012", True), ("123456789012", True), ("1", True), ("247", True), ("99999999999A", False),
     ("meter-7", True), ("999999999999", False), ("AAAAAAAAAAAA", False), ("FFFF", False), ("0", False), ("000", False),
     ("255", False), ("site/+", False), ("#", False), (" ", False),
+    ("3301-9001", True), ("3301-65535", False), ("3301-0", False), ("FFFF-7", False), ("33010292", True),
+    ("3301FFFF", False), ("33010000", False), ("3301-99999", False),
 ])  # fmt: skip
 def test_single_addresses(address: str, single: bool) -> None:
     assert is_single_address(address) is single
