@@ -26,6 +26,7 @@ from ...protocols.qgdw1376.link import confirmation, head_of, wants_answer
 from ..config import LinkConfig
 from ..dialin import Identity
 from ..link import Station
+from ..profile import TerminalPlan
 from ..terminal import TerminalAddress, parse_address
 from ..terminal_front import Front, Kind, Said
 from ..terminal_reports import Report, read_report
@@ -136,7 +137,9 @@ class Terminals:
             if known is not None:
                 self._serve(known, held.caller)
                 del self.held[held]
-                self.unknown.known(held.config.name, held.row.address)
+        for row in self.unknown.rows():
+            if row.address in self._owners.get(row.link, ()):
+                self.unknown.known(row.link, row.address)
 
     def attach(self, config: LinkConfig, identity: Identity, caller: Caller) -> bool:
         """A terminal has said its address; False: there is no room for one more unknown."""
@@ -157,6 +160,7 @@ class Terminals:
         row.held = True
         held = Held(self, config, caller, row)
         self.held[held] = None
+        caller.patience_s = max(caller.patience_s, patience_s(TerminalPlan().heartbeat_s))
         caller.adopt(held)
         log.info("%s: unknown terminal %s from %s", config.name, address.decimal, row.peer)
         return True

@@ -351,9 +351,14 @@ async def test_an_unknown_terminal_is_listed_held_and_served_once_it_is_known(st
     assert (row.address.decimal, row.address.hexadecimal, row.held, row.link) == ("3301-7", "33010007", True, "field")
     assert "device list" in row.reason and row.peer == "{}:{}".format(*stranger.writer.get_extra_info("sockname"))
     assert not stranger.frames and not stranger.closed
-    await field.engine.set_devices([device(1), device(7)])
+    gone = await field.call(8, login=False)
+    gone.say(LOGIN)
+    await until(lambda: len(field.engine.terminals.unknown) == 2)
+    await gone.close()
+    await field.engine.set_devices([device(1), device(7), device(8)])
     assert (await field.engine.submit(kit.item(7))).status is Status.DONE
     assert not field.engine.terminals.unknown.rows() and not field.engine.terminals.held
+    assert field.engine.online(8) is False
     await field.engine.set_devices([device(1), msgspec.structs.replace(device(7), enabled=False)])
     await until(lambda: stranger.closed)
     again = await field.call(7, login=False)
