@@ -13,7 +13,7 @@ from .masks import B1, F8
 
 
 class GapLevel(IntEnum):
-    """I 特别严重 red from 20 %, II 严重 orange from 10 %, III 较重 yellow from 5 %, IV 一般 blue above 0; NONE: no gap."""
+    """I 特别严重 red from 20 %, II 严重 orange from 10 %, III 较重 yellow from 5 %, IV 一般 blue above 0."""
 
     NONE = 0
     I = 1  # noqa: E741 - the field's own numerals
@@ -42,7 +42,7 @@ def execution_rate(required_kw: F8, actual_kw: F8, proven: B1 | None = None) -> 
     """(执行率 = sum of min(r, R) / sum of R, sum of r / sum of R); NaN where nothing was required.
 
     Over-delivery of one customer does not pay for another. A customer whose reduction is not proven (NaN, or `proven`
-    false) counts as zero; a negative reduction (load rose) counts as zero in the rate and as it is in the second figure.
+    false) counts as zero; a negative reduction (load rose) counts as zero in the rate, as it is in the second figure.
     """
     known = np.isfinite(actual_kw) if proven is None else proven & np.isfinite(actual_kw)
     actual = np.where(known, actual_kw, 0.0)

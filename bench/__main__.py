@@ -71,7 +71,7 @@ def main() -> int:
         for row in rows:
             table.add_row(*(_show(row.get(k)) for k in ("name", "value", "unit", "peer", "ratio", "target")))
         console.print(table)
-        if arguments.write:
+        if arguments.write and rows:
             _write(name, rows)
     return 0
 

@@ -29,8 +29,9 @@ NAN = math.nan
 
 def test_check_values_orderly_use() -> None:
     rate, whole = execution_rate(np.array([500.0, 300.0, 200.0]), np.array([520.0, 240.0, 0.0]))
-    assert (rate, whole) == (pytest.approx(0.74), pytest.approx(0.76))
-    assert execution_rate(np.array([100.0, 100.0]), np.array([NAN, -20.0])) == (0.0, pytest.approx(-0.1))
+    assert rate == pytest.approx(0.74) and whole == pytest.approx(0.76)
+    rate, whole = execution_rate(np.array([100.0, 100.0]), np.array([NAN, -20.0]))
+    assert rate == 0.0 and whole == pytest.approx(-0.1)
     assert gap_level(90.0, 800.0) == (GapLevel.II, 0.1125)
     levels = [gap_level(g, 100.0)[0] for g in (0.0, 4.99, 5.0, 10.0, 19.99, 20.0)]
     assert levels == [GapLevel.NONE, GapLevel.IV, GapLevel.III, GapLevel.II, GapLevel.II, GapLevel.I]
