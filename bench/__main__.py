@@ -20,7 +20,18 @@ from rich.console import Console
 from rich.table import Table
 
 ROOT = Path(__file__).resolve().parent.parent
-ALL = ("dlt645", "qgdw1376", "modbus_codec", "links", "storage", "analytics", "daemon", "terminals", "terminals_curves")
+ALL = (
+    "dlt645",
+    "qgdw1376",
+    "modbus_codec",
+    "links",
+    "storage",
+    "analytics",
+    "detection",
+    "daemon",
+    "terminals",
+    "terminals_curves",
+)
 PAGE = ROOT / "docs" / "performance.md"
 MARK = re.compile(r"<!-- bench:(\w+) -->.*?<!-- end -->\n?", re.DOTALL)
 Row = dict[str, object]

@@ -105,7 +105,7 @@ def _row(
     name: str, value: float, unit: str, peer: str = "", ratio: float | None = None, target: Any = None
 ) -> dict[str, Any]:
     return {
-        "bench": "detection", "name": name, "value": value, "unit": unit, "peer": peer, "ratio": ratio, "target": target,
+        "bench": "detection", "name": name, "value": value, "unit": unit, "peer": peer, "ratio": ratio, "target": None,
     }  # fmt: skip
 
 
