@@ -52,35 +52,46 @@ def score_windows(x: F8, customer: Sequence[str], training: Training | None = No
     if days < 3 * EDGE_DAYS:
         raise ValueError(f"windows of {days} days are too short: {3 * EDGE_DAYS} are needed")
     own, day = features(x)
-    if training is not None:
-        if not training.theft.any() or training.theft.all():
-            raise ValueError("the training windows need both kinds: theft 0 and theft 1")
-        taught, _ = features(training.windows)
-        honest = np.flatnonzero(~training.theft)
-        copies, of = _copies(training.windows, honest, seed)
-        groups = _numbers(training.customer)
-        rows, answer = np.r_[taught, copies], np.r_[training.theft, np.ones(len(copies), np.bool_)]
-        at = _threshold(taught, training.theft, groups, copies, of, seed)
-        chance = _forest(rows, answer, seed).predict_proba(own)[:, 1]
-        return Scores(score=_points(chance, at), day=day, features=own)
-    if len(x) < FEWEST:
-        raise ValueError(f"{len(x)} windows are too few to compare with each other: {FEWEST} are needed, or --train")
+    if training is None:
+        if len(x) < FEWEST:
+            raise ValueError(
+                f"{len(x)} windows are too few to compare with each other: {FEWEST} are needed, or --train"
+            )
+        return Scores(score=np.round(_contrast(x, own, customer, seed), 1), day=day, features=own)
+    if not training.theft.any() or training.theft.all():
+        raise ValueError("the training windows need both kinds: theft 0 and theft 1")
+    score = _learned(own, training, seed)
+    if len(x) >= FEWEST:
+        # what the labels say and what the windows say about each other err in different windows
+        score = (score + _contrast(x, own, customer, seed)) / 2.0
+    return Scores(score=np.round(score, 1), day=day, features=own)
+
+
+def _learned(own: F8, training: Training, seed: int) -> F8:
+    """Points of windows with features `own`, from labelled windows and manipulated copies of the honest ones."""
+    taught, _ = features(training.windows)
+    copies, of = _copies(training.windows, np.flatnonzero(~training.theft), seed)
+    at = _threshold(taught, training.theft, _numbers(training.customer), copies, of, seed)
+    answer = np.r_[training.theft, np.ones(len(copies), np.bool_)]
+    return _points(_forest(np.r_[taught, copies], answer, seed).predict_proba(own)[:, 1], at)
+
+
+def _contrast(x: F8, own: F8, customer: Sequence[str], seed: int) -> F8:
+    """Points of the windows x against manipulated copies of each other, each by forests that have not seen it."""
     copies, of = _copies(x, np.arange(len(x)), seed)
-    groups = _numbers(customer)
     chance = np.zeros(len(x))
-    for part in _folds(groups, seed):
+    for part in _folds(_numbers(customer), seed):
         rest = np.flatnonzero(~np.isin(np.arange(len(x)), part))
         lent = np.isin(of, rest)
-        rows = np.r_[own[rest], copies[lent]]
-        kind: B1 = np.r_[np.zeros(len(rest), np.bool_), np.ones(int(lent.sum()), np.bool_)]
-        chance[part] = _forest(rows, kind, seed).predict_proba(own[part])[:, 1]
-    return Scores(score=_points(chance, UNLABELLED_AT), day=day, features=own)
+        answer = np.r_[np.zeros(len(rest), np.bool_), np.ones(int(lent.sum()), np.bool_)]
+        chance[part] = _forest(np.r_[own[rest], copies[lent]], answer, seed).predict_proba(own[part])[:, 1]
+    return _points(chance, UNLABELLED_AT)
 
 
 def _points(chance: F8, at: float) -> F8:
     """Probabilities as 0-100 so that `at` becomes LOOK_FROM; the order is kept."""
     power = float(np.log(LOOK_FROM / 100) / np.log(at))
-    points: F8 = np.round(100.0 * np.clip(chance, 0.0, 1.0) ** power, 1)
+    points: F8 = 100.0 * np.clip(chance, 0.0, 1.0) ** power
     return points
 
 
