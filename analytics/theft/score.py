@@ -20,7 +20,7 @@ from .attacks import FORMS, attack
 from .features import EDGE_DAYS, NAMES, features
 
 LOOK_FROM: Final = 60.0
-# Probability (both kinds equally frequent) that becomes 60 points; set by the bench on labelled windows.
+# Probability (both kinds equally frequent) that becomes 60 points; a choice, seen to be sensible on labelled windows.
 UNLABELLED_AT: Final = 0.72
 FOLDS: Final = 5
 TREES: Final = 300
