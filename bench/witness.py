@@ -91,7 +91,7 @@ class JournalWitness:
 
 
 def packets(buffer: bytearray) -> Iterator[tuple[int, bytes]]:
-    """Whole MQTT 3.1.1 control packets (first byte, body), taken from the front of the buffer."""
+    """Whole MQTT control packets (first byte, body), taken from the front of the buffer."""
     while len(buffer) >= 2:
         length = shift = 0
         at = 1
@@ -118,6 +118,25 @@ class _Side:
     buffer: bytearray = field(default_factory=bytearray)
 
 
+@dataclass(slots=True)
+class _Talk:
+    """One connection: protocol level of its CONNECT (4: 3.1.1, 5), and messages that are not acknowledged yet."""
+
+    level: int = 4
+    flying: dict[int, tuple[str, bytes]] = field(default_factory=dict)
+
+
+def _behind_properties(body: bytes, at: int) -> int:
+    """Where the payload begins behind the properties of MQTT 5 at `at` (their length is a variable byte integer)."""
+    length = shift = 0
+    while True:
+        length |= (body[at] & 0x7F) << shift
+        shift += 7
+        at += 1
+        if not body[at - 1] & 0x80:
+            return at + length
+
+
 class Tap:
     """A wire-tap on the daemon's connection to the broker: (topic, payload) of every message that it acknowledged."""
 
@@ -141,17 +160,17 @@ class Tap:
             except OSError:
                 return
             self.connections += 1
-            flying: dict[int, tuple[str, bytes]] = {}
+            talk = _Talk()
             for side, note in ((_Side(broker, daemon), self._from_broker), (_Side(daemon, broker), self._from_daemon)):
-                threading.Thread(target=self._pump, args=(side, note, flying), daemon=True).start()
+                threading.Thread(target=self._pump, args=(side, note, talk), daemon=True).start()
 
     @staticmethod
-    def _pump(side: _Side, note: object, flying: dict[int, tuple[str, bytes]]) -> None:
+    def _pump(side: _Side, note: object, talk: _Talk) -> None:
         try:
             while data := side.source.recv(65_536):
                 side.buffer += data
                 for first, body in packets(side.buffer):
-                    note(first, body, flying)  # type: ignore[operator]
+                    note(first, body, talk)  # type: ignore[operator]
                 side.target.sendall(data)
         except OSError:
             pass  # a killed daemon resets its connection
@@ -163,16 +182,19 @@ class Tap:
             finally:
                 end.close()
 
-    def _from_broker(self, first: int, body: bytes, flying: dict[int, tuple[str, bytes]]) -> None:
+    def _from_broker(self, first: int, body: bytes, talk: _Talk) -> None:
         if first >> 4 != 3 or not first & 0x06:
             return
         end = 2 + int.from_bytes(body[:2], "big")
         self.delivered += 1
-        flying[int.from_bytes(body[end : end + 2], "big")] = (body[2:end].decode(), body[end + 2 :])
+        payload = end + 2 if talk.level < 5 else _behind_properties(body, end + 2)
+        talk.flying[int.from_bytes(body[end : end + 2], "big")] = (body[2:end].decode(), body[payload:])
 
-    def _from_daemon(self, first: int, body: bytes, flying: dict[int, tuple[str, bytes]]) -> None:
-        if first >> 4 == 4:
-            message = flying.pop(int.from_bytes(body[:2], "big"), None)
+    def _from_daemon(self, first: int, body: bytes, talk: _Talk) -> None:
+        if first >> 4 == 1:
+            talk.level = body[2 + int.from_bytes(body[:2], "big")]
+        elif first >> 4 == 4 and (len(body) < 3 or body[2] < 0x80):  # MQTT 5 may say that it did not take it
+            message = talk.flying.pop(int.from_bytes(body[:2], "big"), None)
             if message is not None:
                 self.acknowledged.append(message)
 

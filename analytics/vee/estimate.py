@@ -132,9 +132,11 @@ def exact_sums(kwh: F8, quality: I2, cumulative_kwh: F8) -> tuple[F8, I2]:
     shape = np.where(guessed, np.maximum(np.nan_to_num(kwh), 0.0), 0.0)
     total = np.zeros(size)
     row, column = np.nonzero(known)
-    follows = np.r_[row[1:] == row[:-1], False]
+    follows = np.zeros(len(row), bool)  # the next register is of the same point
+    follows[:-1] = row[1:] == row[:-1]
     value = cumulative_kwh[row, column]
-    rest = np.r_[value[1:] - value[:-1], 0.0]
+    rest = np.zeros(len(row))
+    rest[:-1] = value[1:] - value[:-1]
     number = np.cumsum(known, axis=-1)[row, column]
     total[(row * (slots + 2) + number)[follows]] = rest[follows]
     left = total[cell] - per_span(np.where(guessed, 0.0, np.nan_to_num(kwh)))

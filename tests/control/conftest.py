@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -431,7 +432,13 @@ class World:
         self.executor = self.new_executor()
 
     def kill(self, executor: Executor) -> None:
+        """Its connection is gone and the server has noticed, so that its lease is free for the next life."""
+        conn = executor._groups._conn
+        pid = None if conn is None or conn.closed else conn.info.backend_pid
         executor._groups.close()
+        deadline = time.monotonic() + 30
+        while pid is not None and self.conn.execute("SELECT FROM pg_stat_activity WHERE pid = %s", (pid,)).rowcount:
+            assert time.monotonic() < deadline, "the server keeps the session of a killed daemon"
 
     def close(self) -> None:
         self.kill(self.executor)
