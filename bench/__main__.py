@@ -31,6 +31,7 @@ ALL = (
     "daemon",
     "terminals",
     "terminals_curves",
+    "fanout",
 )
 PAGE = ROOT / "docs" / "performance.md"
 MARK = re.compile(r"<!-- bench:(\w+) -->.*?<!-- end -->\n?", re.DOTALL)

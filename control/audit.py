@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -102,16 +102,22 @@ def _plain(value: object) -> object:
     raise TypeError(f"not for the audit: {type(value).__name__}")
 
 
+_ENCODER: Final = json.JSONEncoder(
+    ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False, default=_plain
+)
+
+
 def canonical(value: object) -> str:
     """The one JSON text of a value: sorted keys, no spaces, UTF-8, no NaN."""
-    return json.dumps(
-        value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False, default=_plain
-    )  # fmt: skip
+    return _ENCODER.encode(value)
+
+
+_HASHED: Final = tuple(f.name for f in fields(Record) if f.name not in ("hash", "prev_hash"))
 
 
 def record_hash(record: Record) -> str:
     """SHA-256 over the canonical JSON of everything but `hash`, followed by the previous hash."""
-    content = {k: v for k, v in asdict(record).items() if k not in ("hash", "prev_hash")}
+    content = {name: getattr(record, name) for name in _HASHED}
     return hashlib.sha256(canonical(content).encode() + record.prev_hash.encode()).hexdigest()
 
 
@@ -126,7 +132,7 @@ def append(conn: Conn, now_us: int, entries: Sequence[Entry]) -> int:
     # A statement of its own: under READ COMMITTED it sees what the lock's last holder committed.
     row = conn.execute("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1").fetchone()
     seq, last = (int(row[0]), str(row[1])) if row else (0, GENESIS)
-    rows = []
+    rows, stamp = [], from_us(now_us)
     for entry in entries:
         seq += 1
         blank = Record(
@@ -146,8 +152,7 @@ def append(conn: Conn, now_us: int, entries: Sequence[Entry]) -> int:
             hash="",
         )
         last = record_hash(blank)
-        values = asdict(blank) | {"hash": last, "time_us": from_us(now_us)}
-        rows.append(tuple(values.values()))
+        rows.append((seq, stamp, *(getattr(blank, name) for name in _HASHED[2:]), blank.prev_hash, last))
     columns = (
         "seq, time, actor, role, session, workstation, action, object, before_, after_, reason, result, prev_hash, hash"
     )

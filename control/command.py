@@ -10,12 +10,15 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from datetime import datetime
-from types import TracebackType
+from operator import attrgetter
+from types import MappingProxyType, TracebackType
 from typing import Any, Final, Self
 
-from psycopg.types.json import Jsonb
+import msgspec
+from psycopg.rows import tuple_row
+from psycopg.types.json import set_json_loads
 
 from ..model.control import ControlAction, FrameLog, Spot
 from ..model.lang import tr
@@ -24,7 +27,7 @@ from ..protocols.common.errors import UsageError
 from . import incidents
 from .audit import DAEMON, Actor, Entry, append
 from .permissions import require_other_person
-from .records import Conn, fetch_all, fetch_one
+from .records import RECORDSET, Conn, fetch_all, fetch_one, json_rows
 from .rules.kinds import Kind, Scope, kind_of, lasts_half_hours
 from .rules.states import CAUSES, FINAL, Cause, Event, State, next_state
 
@@ -178,10 +181,37 @@ def commands(conn: Conn, *, order_id: int | None = None, live: bool = False) -> 
     )
 
 
+# A thousand commands are read and moved in one transaction: their records are made field by field, without the checks
+# and the keyword arguments of a dataclass.
+_NAMES: Final = tuple(f.name for f in fields(Command))
+_PUT: Final = tuple(vars(Command)[name].__set__ for name in _NAMES)
+_TAKE: Final = attrgetter(*_NAMES)
+_PLACE: Final = MappingProxyType({name: i for i, name in enumerate(_NAMES)})
+_STATE, _ROUNDS = _PLACE["state"], _PLACE["rounds"]
+
+
+def _made(values: list[Any]) -> Command:
+    values[_STATE], values[_ROUNDS] = State(values[_STATE]), tuple(values[_ROUNDS])
+    made: Command = object.__new__(Command)
+    for put, value in zip(_PUT, values, strict=True):
+        put(made, value)
+    return made
+
+
+def changed(command: Command, values: Mapping[str, object]) -> Command:
+    """The command with other values in some fields."""
+    all_: list[Any] = list(_TAKE(command))
+    for name, value in values.items():
+        all_[_PLACE[name]] = value
+    return _made(all_)
+
+
 def by_ids(conn: Conn, ids: Sequence[int], *, lock: bool = False) -> list[Command]:
     """These commands in order of their numbers; lock: held against change until the transaction ends."""
-    tail = " FOR UPDATE" if lock else ""
-    return fetch_all(conn, Command, f"SELECT * FROM command WHERE id = ANY(%s) ORDER BY id{tail}", (list(ids),))
+    query = f"SELECT {', '.join(_NAMES)} FROM command WHERE id = ANY(%s) ORDER BY id{' FOR UPDATE' if lock else ''}"
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        set_json_loads(msgspec.json.decode, cursor)
+        return [_made(list(row)) for row in cursor.execute(query.encode(), (list(ids),)).fetchall()]
 
 
 class Work:
@@ -251,7 +281,7 @@ class Work:
     def set(self, command: Command, values: Mapping[str, object]) -> Command:
         """Change fields without an audit record of their own."""
         self._changes[command.id].update(values)
-        after = replace(command, **values)  # type: ignore[arg-type]
+        after = changed(command, values)
         self.commands[command.id] = after
         return after
 
@@ -293,11 +323,11 @@ class Work:
         for columns, ids in groups.items():
             self._update(columns, ids)
         if self._frames:
-            with self.conn.cursor() as cursor:
-                cursor.executemany(
-                    "INSERT INTO command_frame (command_id, time, purpose, direction, hex) VALUES (%s, %s, %s, %s, %s)",
-                    self._frames,
-                )
+            self.conn.execute(
+                "INSERT INTO command_frame (command_id, time, purpose, direction, hex) "
+                f"SELECT * FROM {RECORDSET} AS v (c int8, t timestamptz, p text, d text, h text)".encode(),
+                [json_rows([dict(zip("ctpdh", frame, strict=True)) for frame in self._frames])],
+            )
         for (device, command, what), text in self._incidents.items():
             self.conn.execute(
                 "INSERT INTO incident (device_id, command_id, what, text, opened_at) VALUES (%s, %s, %s, %s, %s)",
@@ -308,18 +338,11 @@ class Work:
         self._incidents.clear()
 
     def _update(self, columns: tuple[str, ...], ids: list[int]) -> None:
-        lists: list[object] = [ids]
-        sources = ["%s::int8[]"]
-        for name in columns:
-            kind = COLUMN_TYPES[name]
-            values = [self._changes[i][name] for i in ids]
-            lists.append([None if v is None else Jsonb(v) for v in values] if kind == "jsonb" else values)
-            sources.append(f"%s::{kind}[]")
         assignments = ", ".join(f"{name} = v.{name}" for name in columns)
+        kinds = ", ".join(f"{name} {COLUMN_TYPES[name]}" for name in columns)
         self.conn.execute(
-            f"UPDATE command c SET {assignments} FROM unnest({', '.join(sources)}) AS v (id, {', '.join(columns)}) "
-            f"WHERE c.id = v.id".encode(),
-            lists,
+            f"UPDATE command c SET {assignments} FROM {RECORDSET} AS v (id int8, {kinds}) WHERE c.id = v.id".encode(),
+            [json_rows([{"id": i, **self._changes[i]} for i in ids])],
         )
 
 

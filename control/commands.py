@@ -317,12 +317,12 @@ def execute(conn: Conn, now_us: int, actor: Actor, command_ids: Sequence[int]) -
     wanted = sorted(set(command_ids))
     with recorded(conn, now_us, actor, "command.execute", "commands:" + ",".join(map(str, wanted))):
         require(actor, "command.execute")
-        if any(c.order_id is None for c in by_ids(conn, wanted)):
-            raise UsageError(tr("only commands of an order are executed here", "此处仅执行指令下的命令"))
         if not wanted:
             raise UsageError(tr("no approved command to execute", "没有已批准的命令"))
         step = int(scalar(conn, "SELECT coalesce(max(step), 0) + 1 FROM command"))
         with Work(conn, now_us, wanted, actor) as work:
+            if any(c.order_id is None for c in work.commands.values()):
+                raise UsageError(tr("only commands of an order are executed here", "此处仅执行指令下的命令"))
             busy = scalar(
                 conn,
                 "SELECT o.id FROM command c JOIN command o ON o.device_id = c.device_id AND o.id <> c.id "

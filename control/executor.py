@@ -151,7 +151,7 @@ class Executor:
             "commit_set": lambda w, i: steps.commit_set(w, i, c, self.reason),
             "record_set": steps.record_set,
             "commit_send": lambda w, i: steps.commit_send(w, i, c, self.reason),
-            "record_answer": steps.record_answer,
+            "record_answer": self._record_answer,
             "resolve": lambda w, i: steps.resolve(w, i, c),
             "begin_alarm": holding.begin_alarm,
             "end_alarm": lambda w, i: holding.end_alarm(w, i, c),
@@ -411,7 +411,8 @@ class Executor:
     # -- states -------------------------------------------------------------------------------------------------------
 
     async def _checking(self, command: Command) -> Command:
-        return await self._do("check", command, await self._look(command, read=not self.reason))
+        checked = await self._do("check", command, await self._look(command, read=not self.reason))
+        return await self._fire(checked) if checked.state is State.SENT else checked
 
     async def _selected(self, command: Command) -> Command:
         seen = await self._look(command)
@@ -437,9 +438,17 @@ class Executor:
 
     async def _engage(self, command: Command, seen: Seen) -> Command:
         sent = await self._do("commit_send", command, seen)
-        if sent.state is not State.SENT:
-            return sent
-        return await self._do("record_answer", command, await self._operate(sent, steps.engage_action(sent)))
+        return await self._fire(sent) if sent.state is State.SENT else sent
+
+    async def _fire(self, sent: Command) -> Command:
+        """The frame of a command that was committed as SENT a moment ago, and what came of it."""
+        return await self._do("record_answer", sent, await self._operate(sent, steps.engage_action(sent)))
+
+    def _record_answer(self, work: Work, items: steps.Items) -> None:
+        """The answer; an alarm begins with it, and one of no minutes ends with it."""
+        steps.record_answer(work, items)
+        holding.begin_alarm(work, items)
+        holding.end_alarm(work, items, self._config)
 
     async def _unknown(self, command: Command) -> Command:
         if not self._due(command):

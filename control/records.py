@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
+import msgspec
 import psycopg
 from psycopg import sql
 from psycopg.rows import class_row
@@ -13,6 +14,8 @@ from psycopg.types.json import Jsonb
 T = TypeVar("T")
 Conn = psycopg.Connection[Any]
 Params = Sequence[object] | Mapping[str, object]
+RECORDSET: Final = "json_to_recordset(%s::json)"
+"""Many rows as one parameter (`json_rows`), to be followed by `AS v (column type, ...)`."""
 
 
 def fetch_all(conn: Conn, kind: type[T], query: str, params: Params = ()) -> list[T]:
@@ -57,6 +60,11 @@ def update(conn: Conn, table: str, id_: int, values: Mapping[str, object]) -> No
         sql.Placeholder(),
     )
     conn.execute(query, [*(_adapted(v) for v in values.values()), id_])
+
+
+def json_rows(rows: Sequence[Mapping[str, object]]) -> str:
+    """Rows for RECORDSET; instants, enums and what goes into jsonb columns included."""
+    return msgspec.json.encode(rows).decode()
 
 
 def _adapted(value: object) -> object:

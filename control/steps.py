@@ -34,6 +34,9 @@ _WAITING: Final = frozenset({State.SUBMITTED, State.APPROVED, State.BLOCKED, Sta
 # What is stopped while control is not in order; what gives supply back or protects goes on.
 _STOPPED: Final = frozenset({Use.TRIP, Use.LIFT, Use.PARAMETER})
 
+READ_LATELY_US: Final = 10 * US
+"""So old a state may be that was read before the transaction which commits SENT."""
+
 Items = Sequence[tuple[int, Any]]
 """(command id, what the step was told about it) of the commands of one transaction."""
 
@@ -133,7 +136,10 @@ def _recover(work: Work, command: Command, config: ControlConfig, *, first: bool
 
 
 def _stored(results: Sequence[Checked]) -> list[dict[str, Any]]:
-    return [asdict(r) for r in results]
+    return [
+        {"number": r.number, "title": r.title, "verdict": r.verdict.value, "text": r.text, "overridden": r.overridden}
+        for r in results
+    ]
 
 
 def names(results: Sequence[Checked]) -> str:
@@ -157,8 +163,9 @@ def judged(
 def check(work: Work, items: Items, config: ControlConfig, no_control: str) -> None:
     """CHECKING: all interlocks, freshly; -> SELECTED or BLOCKED. no_control: why nothing may be sent now, or ''.
 
-    What protects or gives free does not wait for control to be in order. A state that the device does not have is done
-    here.
+    Where no parameters come first and the device's state was read just now, it goes on to SENT on the same evidence in
+    the same transaction; otherwise everything is looked at a second time before the frame (`commit_send`). What
+    protects or gives free does not wait for control to be in order. A state that the device does not have is done here.
     """
     found = []
     for command_id, seen in items:
@@ -173,15 +180,23 @@ def check(work: Work, items: Items, config: ControlConfig, no_control: str) -> N
             lift_protection(work, command)
         else:
             found.append((command, command.rule.use, seen))
-    for (command, _, _), (evidence, results) in zip(found, judged(work, found, config), strict=True):
+    ready = []
+    for (command, _, seen), (evidence, results) in zip(found, judged(work, found, config), strict=True):
         values: dict[str, object] = {"interlocks": _stored(results)}
         if command.rule.effect is Effect.LIMIT:
             values["limit_kw"] = evidence.limit_kw
         if failed(results):
             text = names(failed(results))
             work.move(command, Event.BLOCK, values | {"attention": text}, text)
-        else:
-            work.move(command, Event.PASS, values | {"selected_at": from_us(work.now_us)})
+            continue
+        selected = work.move(command, Event.PASS, values | {"selected_at": from_us(work.now_us)})
+        read = seen.switch is not None and 0 <= work.now_us - seen.now_us <= READ_LATELY_US
+        if read and not command.rule.settings:
+            ready.append((selected, seen))
+    if ready:
+        work.flush()  # the database lets a command go to SENT from SELECTED only
+        for selected, seen in ready:
+            _send(work, selected, seen, config, {})
 
 
 def _only_here(command: Command, seen: Seen) -> bool:
@@ -322,10 +337,14 @@ def commit_send(work: Work, items: Items, config: ControlConfig, no_control: str
     The frame leaves only behind this transaction's commit, and only if the command came back as SENT.
     """
     for command, seen, values in _again(work, items, frozenset({State.SELECTED, State.SET}), config, no_control):
-        valid = min(work.now_us + config.command_valid_s * US, to_us(command.not_after))
-        before = seen.power.good(work.now_us - config.power_before_s * US, work.now_us).mean_kw
-        values |= {"sent_at": from_us(work.now_us), "valid_until": from_us(valid), "before_kw": before, "attention": ""}
-        work.move(command, Event.SEND, values)
+        _send(work, command, seen, config, values)
+
+
+def _send(work: Work, command: Command, seen: Seen, config: ControlConfig, values: dict[str, object]) -> None:
+    valid = min(work.now_us + config.command_valid_s * US, to_us(command.not_after))
+    before = seen.power.good(work.now_us - config.power_before_s * US, work.now_us).mean_kw
+    values |= {"sent_at": from_us(work.now_us), "valid_until": from_us(valid), "before_kw": before, "attention": ""}
+    work.move(command, Event.SEND, values)
 
 
 def read_back(state: SwitchState | None) -> dict[str, object]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from math import ceil
 
 import psycopg
 
@@ -24,6 +25,9 @@ log = logging.getLogger(__name__)
 LOOK_S = 3.0
 POWER_S = 60.0
 CLOCK_S = 900.0
+LEAST, NEW, SPREAD = 50, 500, 1.2
+"""Devices asked in one look: those asked before at least so many, new ones at most so many; of all, this much more than
+their even share of the minute."""
 
 CANDIDATES = """
 SELECT DISTINCT r.device_id FROM order_ o
@@ -61,8 +65,12 @@ class Supervision:
         for last in (self._power_s, self._clock_s):
             for gone in last.keys() - set(devices):
                 del last[gone]
-        for device in devices:
-            if now_s - self._power_s.get(device, -POWER_S) >= POWER_S:
+        share, new = max(LEAST, ceil(len(devices) * SPREAD * LOOK_S / POWER_S)), NEW
+        for device in sorted(devices, key=lambda d: self._power_s.get(d, 0.0)):
+            known = device in self._power_s
+            due = now_s - self._power_s.get(device, now_s - POWER_S) >= POWER_S
+            if due and (share if known else new) > 0:  # thousands are not asked in one breath
+                share, new = share - known, new - (not known)
                 self._power_s[device] = now_s
                 watch = self._field.watch(device)
                 if watch is not None:  # power, clock and control state in one question

@@ -88,7 +88,9 @@ class ControlExchange(TerminalExchange):
         return request
 
     def log(self, direction: str, data: bytes) -> None:
-        """Keep a frame, masked."""
+        """Keep a frame, masked; of questions about the state nobody asks for them."""
+        if self.action.kind is ActionKind.READ_STATE:
+            return
         hex_ = masked(data, self.peer.edition.pw_length, self.peer.edition.pw_afn, hide=self.secret)
         self._logs.append(FrameLog(time_us=self.now_us, direction=direction, hex=hex_))
 
@@ -395,4 +397,4 @@ def masked(data: bytes, pw_length: int, pw_afn: frozenset[int], *, hide: bool = 
     end = len(body) - 2 - (6 if seq & 0x80 else 0) - (2 if not down and body[6] & 0x20 else 0)
     pw = end - (pw_length if down and afn in pw_afn else 0)
     first = _USER + 2 if hide and afn in (SET_AFN, GET_AFN) else pw
-    return "".join("**" if first <= i < end else f"{b:02X}" for i, b in enumerate(body))
+    return body[:first].hex().upper() + "**" * (end - first) + body[max(first, end) :].hex().upper()
