@@ -8,18 +8,20 @@
                               one: a clock that jumps over a freeze loses it, one that jumps back takes it twice
 
 Both clocks count, ours and the terminal's. A jump over a 15-minute boundary doubles or loses curve slots: where waiting
-a few minutes avoids it, it is waited for; else the labels concerned are told (they are suspect).
+a few minutes avoids it, it is waited for; else the labels concerned are told, and curves read later mark them S.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
 from ..model.lang import tr
-from ..model.times import BUSINESS_ZONE, DAY_US, SLOT_15MIN_US, US
+from ..model.times import BUSINESS_ZONE, DAY_US, SLOT_15MIN_US, US, from_us, to_us
 
 LEAST_S: Final = 60.0
 MOST_S: Final = 900.0
@@ -30,6 +32,7 @@ AVOIDABLE_S: Final = 780.0
 """Up to this offset there are at least two minutes in each quarter of an hour at which no boundary is crossed."""
 _ZONE_US: Final = BUSINESS_ZONE.utcoffset(None) // BUSINESS_ZONE.utcoffset(None).resolution
 _MINUTE_US: Final = 60 * US
+_SPAN: Final = re.compile(r"\b([0-9]{12})-([0-9]{12})\b", re.ASCII)
 
 
 class Advice(StrEnum):
@@ -85,6 +88,31 @@ def judge(
         text = tr("a quarter of an hour ends between the two clocks: later", "两时钟跨越 15 分钟分界: 稍后再设")
         return Judgement(advice=Advice.LATER, reason=f"{said}; {text}")
     return Judgement(advice=Advice.SET, reason=said, suspect_us=(first + SLOT_15MIN_US, last + SLOT_15MIN_US))
+
+
+SUSPECT: Final = "clock:suspect"
+"""Name under which the labels that clock sets have spoilt are kept among the device's parameters."""
+SUSPECT_KEPT: Final = 8
+_STAMP: Final = "%Y%m%d%H%M"
+
+
+def suspect_text(spans: Iterable[tuple[int, int]]) -> str:
+    """Spans of labels as `202605201015-202605201030 ...` (business time, the end not included); the newest few."""
+    stamps = [[from_us(t).astimezone(BUSINESS_ZONE).strftime(_STAMP) for t in span] for span in spans]
+    return " ".join(["-".join(pair) for pair in stamps[-SUSPECT_KEPT:]])
+
+
+def suspect_spans(text: str) -> tuple[tuple[int, int], ...]:
+    """What `suspect_text` wrote; what is no span is left out."""
+    found = _SPAN.findall(text)[-SUSPECT_KEPT:]
+    try:
+        return tuple((_instant(a), _instant(b)) for a, b in found)
+    except ValueError:
+        return ()
+
+
+def _instant(stamp: str) -> int:
+    return to_us(datetime.strptime(stamp, _STAMP).replace(tzinfo=BUSINESS_ZONE))
 
 
 def _slot(time_us: int) -> int:

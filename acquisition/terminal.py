@@ -120,6 +120,7 @@ class TerminalSession:
 
     ec1, ec2: last counters seen; ec1_read, ec2_read: where reading goes on (None: nothing was read yet); acd: the
     terminal says that important events wait. clock_offset_s: terminal's clock minus ours as last told, at clock_us.
+    suspect: labels [from, to) that clock sets have doubled or lost.
     logged_in: None = no login seen in this connection. report_key, report_stored: the last report that it sent unasked,
     and whether it is on the disk. Traffic, since it was last handed on (`take_traffic`), in the calendar month `month`
     (202611). connects, replaced, moved: connections, those that took another's place, changes of a UDP peer's address.
@@ -137,6 +138,7 @@ class TerminalSession:
     ec2_read: int | None = None
     clock_us: int | None = None
     clock_offset_s: float | None = None
+    suspect: tuple[tuple[int, int], ...] = ()
     heard_us: int | None = None
     report_key: int = 0
     report_stored: bool = False

@@ -43,6 +43,8 @@ from fuhe.protocols.qgdw1376.message import build, parse
 from fuhe.protocols.qgdw1376.plain import message_of_plain, plain_message
 from fuhe.storage.batches import decode_record, encode_batches
 
+from .fuzz_exchange import ExchangeProbe
+
 BOUND: Final = 4096  # bytes a framer may hold after it was drained; longer than any frame of ours
 BATCH: Final = 64  # inputs a framer gets before it is told that the line is quiet, and another takes its place
 EXPLAINED: Final = 8  # every so manieth frame goes to the decoder as well: it costs ten times what the framer costs
@@ -459,6 +461,7 @@ def targets() -> dict[str, Target]:
             ),
         ),
         Target("qgdw1376-message", _qgdw1376_users(), lambda data: data, TerminalProbe),
+        Target("qgdw1376-exchange", _qgdw1376_users(), lambda data: data, ExchangeProbe),
         Target(
             "modbus-rtu", tuple(with_crc(p) for p in _modbus_pdus()), _mend_rtu,
             lambda: modbus(lambda k: RtuFramer(_DIRECTIONS[k % 3]), lambda f: decode_rtu(f.raw)),

@@ -18,11 +18,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from prometheus_client import REGISTRY
 
 from .. import __version__
+from ..acquisition.clock_rules import SUSPECT
 from ..acquisition.cycles import build_cycles
 from ..acquisition.io.clock import SystemClock
 from ..acquisition.io.engine import Engine
@@ -108,6 +110,11 @@ def profile_directory(config: Config) -> Path | None:
     return directory if directory.is_dir() else None
 
 
+def _remembered(connection: psycopg.Connection[Any]) -> list[tuple[int, str, str]]:
+    """What sessions with terminals knew when it was stored (Engine.remember)."""
+    return [row for prefix in (PLACES, SUSPECT) for row in load_settled(connection, prefix)]
+
+
 def upkeep(database: Database, config: Config) -> None:
     """Partitions of the next days made, those behind the retention dropped, TimescaleDB's policies as configured."""
     today = business_day(time.time_ns() // 1000)
@@ -178,7 +185,7 @@ class Daemon:
         self._intake = Intake(Sink(journal, config.journal.commit_ms), self._live, self._heard, self._saw)
         with database.connect() as connection:
             self._take(load_devices(connection), load_profiles(profile_directory(config)))
-            places = load_settled(connection, PLACES)
+            places = _remembered(connection)
             self._live.seed(self._live.stored(connection, self._started_us), self._started_us)
         self._engine = Engine(
             config.links,
@@ -300,7 +307,7 @@ class Daemon:
         def read() -> tuple[list[Device], dict[str, Profile], list[tuple[int, str, str]]]:
             with self._database.connect() as connection:
                 profiles = load_profiles(profile_directory(self._config))
-                return load_devices(connection), profiles, load_settled(connection, PLACES)
+                return load_devices(connection), profiles, _remembered(connection)
 
         devices, profiles, places = await asyncio.to_thread(read)
         build_cycles(devices, profiles, self._config.cycles)  # a fault here leaves the old archive in force

@@ -20,6 +20,7 @@ from ...model.work import Exchange, LinkCounters, Outcome, Priority, Status, Wor
 from ...protocols.common.errors import LinkError
 from ...protocols.qgdw1376.frame import Frame
 from ..backoff import Backoff
+from ..clock_rules import SUSPECT, suspect_spans
 from ..config import LinkConfig
 from ..dialin import DialIn, Identity, TerminalCall, TextRegistration
 from ..link import Line, LinePolicy, State, Station
@@ -96,6 +97,7 @@ class Engine:
         self._line_of: dict[int, str] = {}
         self._unserved: dict[int, str] = {}
         self._places: dict[int, dict[str, int]] = {}
+        self._suspect: dict[int, tuple[tuple[int, int], ...]] = {}
         self._pending: dict[Hashable, asyncio.Future[Outcome]] = {}
         self._servers: dict[str, DialInServer] = {}
         self._brokers: dict[str, MqttBroker] = {}
@@ -208,17 +210,25 @@ class Engine:
         return self._unserved
 
     def remember(self, places: Iterable[tuple[int, str, str]]) -> None:
-        """Where reading events goes on, as stored: (device, `0E:F1` or `0E:F2`, place). What a session knows stays."""
+        """What sessions knew, as stored: (device, item, value); places of events, slots that clock sets have spoilt.
+
+        What a session knows by now stays.
+        """
         for device, item, value in places:
-            if value.isdecimal() and int(value) < 256:
+            if item == SUSPECT:
+                self._suspect[device] = suspect_spans(value)
+            elif value.isdecimal() and int(value) < 256:
                 self._places.setdefault(device, {})[item] = int(value)
         self._recollect()
 
     def _recollect(self) -> None:
-        for owner in self._owners.values() if self._places else ():
+        for owner in self._owners.values() if self._places or self._suspect else ():
             for device, station in owner.line.stations.items():
-                if station.session is not None and (found := self._places.get(device)):
+                if station.session is None:
+                    continue
+                if found := self._places.get(device):
                     station.session.remember(found.get(pointer_item(1)), found.get(pointer_item(2)))
+                station.session.suspect = station.session.suspect or self._suspect.get(device, ())
 
     def link_states(self) -> list[LinkState]:
         """Every line, and every listener as a line of its own; of a listener for terminals only that."""

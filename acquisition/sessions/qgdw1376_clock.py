@@ -14,11 +14,11 @@ from typing import Final, NamedTuple
 
 from ...model.quality import Source
 from ...model.quantities import quantity
-from ...model.readings import DeviceEvent
+from ...model.readings import DeviceEvent, ParameterValue
 from ...model.times import US, business_to_us
 from ...model.work import Status
 from ...protocols.qgdw1376.units import Unit
-from ..clock_rules import MAX_ROUND_TRIP_S, Advice, judge
+from ..clock_rules import MAX_ROUND_TRIP_S, SUSPECT, SUSPECT_KEPT, Advice, judge, suspect_text
 from .qgdw1376 import Missing, Script, TerminalExchange
 from .qgdw1376_transaction import Answer, Ask, Verdict
 
@@ -81,10 +81,21 @@ def clock(exchange: TerminalExchange, items: tuple[str, ...]) -> Script:
     }
     if verdict.suspect_us is not None:
         data["suspect_us"] = list(verdict.suspect_us)
+        _spoilt(exchange, verdict.suspect_us)
     exchange.events.append(
         DeviceEvent(device=exchange.device.id, point=None, time_us=exchange.now_us, end_us=None, code=EVENT, data=data)
     )
     exchange.status = _status(answer, before, after)
+
+
+def _spoilt(exchange: TerminalExchange, span: tuple[int, int]) -> None:
+    """The labels that were doubled or lost stay known: curves of them are suspect, whenever they are read."""
+    session = exchange.session
+    session.suspect = (*session.suspect, span)[-SUSPECT_KEPT:]
+    device, now_us = exchange.device.id, exchange.now_us
+    exchange.parameters.append(
+        ParameterValue(device=device, time_us=now_us, item=SUSPECT, value=suspect_text(session.suspect))
+    )
 
 
 def _status(answer: Answer | None, before: Looked, after: Looked | None) -> Status:

@@ -2,18 +2,22 @@
 
 How much one request may ask for is bounded by the terminal's buffer (terminal.answer_bytes). What a terminal answers
 short (fewer points than asked) is asked on from there; what it leaves out is a fault. Answers stay bytes (raw_curves)
-unless they hold anything but curves; then they are read unit by unit.
+unless they hold anything but curves, or slots that a set of the clock has spoilt; then they are read unit by unit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
+import numpy as np
+
 from ...model.lang import tr
 from ...model.quality import Quality
-from ...model.times import BUSINESS_ZONE, US, from_us
+from ...model.readings import CurveBlock
+from ...model.times import BUSINESS_ZONE, US, business_to_us, from_us
 from ...protocols.common.errors import UsageError
 from ...protocols.common.times import encode_datetime
 from ...protocols.qgdw1376.curves import MAX_POINTS, SCALE_BYTES, TIME_BYTES, area, curve_classes, walk
@@ -126,12 +130,15 @@ class _Reading:
 
     def take(self, answer: Answer, batch: Sequence[Want]) -> set[Key]:
         """Keep an answer; the curves that it holds as asked."""
+        asked = {(want.pn, want.item.fn): want for want in batch}
+        got: set[Key] = set()
+        if any(self.spoilt(want) for want in batch):
+            self._take_units(answer, asked, got)
+            return got
         data = area(answer.frames[0]) if len(answer.frames) == 1 else None
         if data is not None and _as_asked(data, batch):
             self._keep(data, sum([want.wire[-1] for want in batch]))
-            return {(want.pn, want.item.fn) for want in batch}
-        asked = {(want.pn, want.item.fn): want for want in batch}
-        got: set[Key] = set()
+            return set(asked)
         for frame in answer.frames:
             data = area(frame)
             spans = walk(data) if data is not None else None
@@ -163,7 +170,7 @@ class _Reading:
         """An answer that is not only curves: read as any other."""
         exchange = self.exchange
         found = read_answers(answer.frames, exchange.device, self.labels, exchange.now_us, exchange.peer.edition)
-        exchange.curves += found.curves
+        exchange.curves += [self.marked(block) for block in found.curves]
         answer.faults |= found.faults
         for unit in answer.units():
             want = asked.get((unit.pn, unit.fn))
@@ -172,6 +179,24 @@ class _Reading:
             if want.key in found.taken and want.key not in got:
                 got.add(want.key)
                 self._go_on(want, _start(want), _int(unit.data.get("n")))
+
+    def spoilt(self, want: Want) -> bool:
+        """Whether a set of the terminal's clock has doubled or lost one of these slots."""
+        spans = self.exchange.session.suspect
+        if not spans:
+            return False
+        first = business_to_us(_start(want)) + (self.plan.step_s * US if self.late(want.item.fn) else 0)
+        last = first + (_int(want.data["n"]) - 1) * self.plan.step_s * US
+        return any(first < until and last >= since for since, until in spans)
+
+    def marked(self, block: CurveBlock) -> CurveBlock:
+        """A block with S where its values cannot be trusted."""
+        doubtful = np.full(block.value.shape, self.quality == Quality.S)
+        labels = block.start_us[:, None] + np.arange(block.value.shape[1]) * (block.step_s * US)
+        for since, until in self.exchange.session.suspect:
+            doubtful |= (labels >= since) & (labels < until)
+        quality = np.where(doubtful & (block.quality == Quality.A), np.int16(Quality.S), block.quality)
+        return replace(block, quality=quality)
 
     @property
     def quality(self) -> Quality:

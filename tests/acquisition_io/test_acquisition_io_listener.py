@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from fuhe.acquisition.clock_rules import suspect_spans
 from fuhe.acquisition.config import LinkConfig
 from fuhe.acquisition.io import terminals
 from fuhe.acquisition.io.engine import Engine
@@ -626,3 +627,15 @@ async def test_udp_answers_go_where_the_last_datagram_came_from(kit: Any, asked:
         peer.transport.close()
     await field.engine.stop()
     assert {e.code for e in field.events()} >= {"link.online", "link.moved", "link.offline"}
+
+
+async def test_what_was_stored_of_a_terminal_is_known_again(start: Start) -> None:
+    field = await start()
+    spans = "202605201030-202605201115"
+    field.engine.remember([(1, "0E:F1", "17"), (1, "clock:suspect", spans), (2, "0E:F2", "256"), (9, "0E:F1", "1")])
+    assert (field.session(1).ec1_read, field.session(1).ec2_read) == (17, None)
+    assert field.session(1).suspect == suspect_spans(spans) != ()
+    assert (field.session(2).ec2_read, field.session(2).suspect) == (None, ())
+    field.session(1).suspect, field.session(1).ec1_read = ((1, 2),), 20
+    field.engine.remember([(1, "0E:F1", "18"), (1, "clock:suspect", spans)])
+    assert (field.session(1).suspect, field.session(1).ec1_read) == (((1, 2),), 20)

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fuhe.acquisition.clock_rules import Advice, judge
+from fuhe.acquisition.clock_rules import SUSPECT, Advice, judge, suspect_spans, suspect_text
 from fuhe.acquisition.sessions import open_exchange
+from fuhe.acquisition.terminal import TerminalSession
 from fuhe.model.devices import Credentials, Device, Point
 from fuhe.model.quantities import quantity
 from fuhe.model.times import US, business_to_us, from_us
@@ -105,10 +106,15 @@ class Terminal:
 
 
 def tend(
-    terminal: Terminal, *items: str, now_us: int = at(10, 20), device: Device = DEVICE
+    terminal: Terminal,
+    *items: str,
+    now_us: int = at(10, 20),
+    device: Device = DEVICE,
+    known: TerminalSession | None = None,
 ) -> tuple[Outcome, list[bytes]]:
     """Read or set its clock; half the round trip lies before the terminal hears."""
-    exchange = open_exchange(device, profile(), item(Duty.CLOCK, items=items), Credentials(), session=session())
+    memory = known or session()
+    exchange = open_exchange(device, profile(), item(Duty.CLOCK, items=items), Credentials(), session=memory)
     sent: list[bytes] = []
     for _ in range(20):
         request = exchange.next_request(now_us)
@@ -171,10 +177,20 @@ def test_not_setting(real: float, words: str) -> None:
 
 
 def test_a_person_may_set_more() -> None:
-    terminal = Terminal(3000)
-    outcome, _ = tend(terminal, "set-supervised")
+    terminal, known = Terminal(3000), session()
+    outcome, _ = tend(terminal, "set-supervised", known=known)
     assert outcome.status is Status.DONE and abs(terminal.offset_s) <= 0.6
-    assert outcome.batch is not None and outcome.batch.events[0].data["suspect_us"] is not None
+    assert outcome.batch is not None and outcome.batch.events[0].data["suspect_us"] == [at(10, 30), at(11, 15)]
+    (kept,) = outcome.batch.parameters
+    assert (kept.item, kept.value) == (SUSPECT, "202605201030-202605201115")
+    assert known.suspect == suspect_spans(kept.value) == ((at(10, 30), at(11, 15)),)
+
+
+def test_the_last_spoilt_slots_stay_known() -> None:
+    spans = [(at(h, 0), at(h, 15)) for h in range(12)]
+    assert suspect_spans(suspect_text(spans)) == tuple(spans[-8:]) and suspect_spans(suspect_text(())) == ()
+    for text in ("x", "202605201030", "999999999999-202605201115", "202605201030-2026052011150"):
+        assert suspect_spans(text) == ()
 
 
 @pytest.mark.parametrize(

@@ -184,6 +184,24 @@ def test_only_slots_that_have_ended() -> None:
     assert (outcome.status, sent) == (Status.DONE, [])
 
 
+@pytest.mark.parametrize("starts", [False, True])
+def test_slots_that_a_clock_set_has_spoilt_are_suspect(starts: bool) -> None:
+    known, start = session(), day_start_us(DAY)
+    slots = tuple((start + a * 900 * US, start + b * 900 * US) for a, b in ((10, 13), (96, 97), (97, 200)))
+    known.suspect = slots
+    plan = TerminalPlan(curve_label="start" if starts else "end")
+    outcome, _ = read(Curves(starts=starts, short=40), with_session=known, terminal=plan)
+    assert table(outcome.batch) == expected() and outcome.status is Status.DONE
+    assert outcome.batch is not None
+    for block in outcome.batch.curves:
+        labels = block.start_us[:, None] + np.arange(block.value.shape[1]) * (900 * US)
+        spoilt = np.isin((labels - start) // (900 * US), (10, 11, 12, 96))
+        assert (block.quality[spoilt] == Quality.S).all() and (block.quality[~spoilt] == Quality.A).all()
+    known.suspect = slots[2:]  # of another day: nothing to look at
+    outcome, _ = read(Curves(starts=starts), with_session=known, terminal=plan)
+    assert outcome.batch is not None and isinstance(outcome.batch.curves, RawCurves)
+
+
 def test_the_clock_of_the_terminal_makes_values_suspect() -> None:
     known = session()
     known.clock_offset_s = -400.0
