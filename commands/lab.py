@@ -10,6 +10,7 @@ from ..model.lang import tr
 
 # verb -> (module of commands/, English, Chinese); the module defines a command of the verb's name
 LAB_VERBS = {
+    "forecast": ("lab_forecast", "Forecast the days of a load curve, walk-forward.", "负荷曲线逐日滚动预测。"),
     "indices": ("lab_indices", "Load figures of one meter file.", "单表文件的负荷指标。"),
     "theft": ("lab_theft", "Suspicion score of windows of interval readings.", "分时读数窗口的用电异常评分。"),
     "vee": ("lab_vee", "Find and replace the errors of a load curve.", "查找并修正负荷曲线中的错误。"),

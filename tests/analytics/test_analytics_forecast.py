@@ -1,0 +1,188 @@
+"""Forecast: what a day is told, that nothing leaks from after the issue, that no slot stays empty, and the score."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from fuhe.analytics.forecast.calendar import day_types
+from fuhe.analytics.forecast.clean import clean
+from fuhe.analytics.forecast.features import Issue, Known
+from fuhe.analytics.forecast.score import score_day
+from fuhe.analytics.forecast.walk import clock_grid, naive_last_week, naive_yesterday, walk
+from fuhe.analytics.masks import F8
+from fuhe.cli import root
+
+NAN = float("nan")
+FIRST = date(2021, 3, 1)  # a Monday
+SLOTS = 24
+
+
+def load(days: int, seed: int = 1) -> F8:
+    """A town: a daily shape, quiet weekends, slow growth, noise of one percent."""
+    rng = np.random.default_rng(seed)
+    hour = np.arange(SLOTS)
+    shape = 100 + 30 * np.sin((hour - 7) / 24 * 2 * np.pi) + 10 * np.sin(hour / 24 * 4 * np.pi)
+    week = np.where(np.arange(days) % 7 < 5, 1.0, 0.8)
+    curve = shape[None] * week[:, None] * (1 + 0.0005 * np.arange(days))[:, None]
+    return np.asarray(curve * (1 + 0.01 * rng.standard_normal((days, SLOTS))), np.float64)
+
+
+def forecasts(raw: F8, days: range, *, total: int | None = None) -> F8:
+    count = total or len(raw)
+    walked = walk(
+        raw, day_types(FIRST, count, chinese=False), Known.nothing(count, SLOTS), Issue(lead=1, slot=12), days
+    )
+    return np.stack([w.forecast.value for w in walked])
+
+
+@pytest.fixture(scope="module")
+def town() -> F8:
+    return load(90)
+
+
+def test_the_check_value_of_a_score() -> None:
+    found = score_day(np.array([102.0, 190.0, 404.0, 306.0]), np.array([100.0, 200.0, 400.0, 300.0]))
+    assert found.accuracy == pytest.approx(97.085, abs=5e-4)
+    assert found.mape == pytest.approx(2.5)
+    assert found.peak == pytest.approx(99.0)
+    assert (found.slots, found.excluded) == (4, 0)
+
+
+def test_small_and_missing_slots_are_left_out_and_counted() -> None:
+    found = score_day(np.array([110.0, 5.0, 90.0, NAN]), np.array([100.0, 1.0, NAN, 100.0]))
+    assert (found.slots, found.excluded) == (1, 1)
+    assert found.mape == pytest.approx(10.0)
+    empty = score_day(np.array([NAN]), np.array([1.0]))
+    assert (empty.accuracy, empty.mape, empty.slots) == (None, None, 0)
+
+
+def test_loads_after_the_issue_time_change_nothing(town: F8) -> None:
+    day = 80
+    before = forecasts(town, range(day, day + 1))
+    other = town.copy()
+    other[day - 1, 12:] = 1e4  # issued at 12:00 of the day before
+    other[day:] = NAN
+    assert np.array_equal(before, forecasts(other, range(day, day + 1)))
+    other[day - 1, 6:12] *= 1.05  # what is known at issue counts
+    assert not np.array_equal(before, forecasts(other, range(day, day + 1)))
+
+
+def test_better_than_last_week_and_yesterday(town: F8) -> None:
+    days = range(70, 84)
+    found = forecasts(town, days)
+    issue = Issue(lead=1, slot=12)
+    error = np.abs(found / town[70:84] - 1).mean()
+    week = np.mean([np.abs(naive_last_week(town, d, issue) / town[d] - 1).mean() for d in days])
+    yesterday = np.mean([np.abs(naive_yesterday(town, d, issue) / town[d] - 1).mean() for d in days])
+    assert error < 0.9 * week and error < 0.5 * yesterday
+
+
+def test_weekends_are_the_shape_of_the_week_and_faults_are_found() -> None:
+    raw = load(60)
+    rest = np.arange(60) % 7 >= 5
+    assert not clean(raw, rest, raw.size).faulty.any()
+    truth = raw.copy()
+    raw[30, 5:] *= 0.5  # half of the points did not report
+    raw[40, 3] *= 3
+    raw[50, 2:8] = NAN
+    found = clean(raw, rest, raw.size)
+    want = np.zeros(raw.shape, bool)
+    want[30, 5:], want[40, 3], want[50, 2:8] = True, True, True
+    assert np.array_equal(found.faulty, want)
+    assert float(np.abs(found.value / truth - 1).max()) < 0.08
+
+
+@pytest.mark.parametrize("history", [1, 2, 8])
+def test_little_history_and_gaps_leave_no_hole(history: int) -> None:
+    raw = np.full((30, SLOTS), NAN)
+    raw[:history] = load(history)
+    raw[: history - 1, 3:9] = NAN
+    found = forecasts(raw, range(history + 1, history + 4))
+    assert found.shape == (3, SLOTS) and np.isfinite(found).all() and (found > 0).all()
+
+
+def test_no_load_before_the_first_issue_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no load"):
+        forecasts(np.full((10, SLOTS), NAN), range(5, 6))
+
+
+def test_an_hour_shown_twice_is_one_slot() -> None:
+    day, slot = np.zeros(3, np.int64), np.array([1, 1, 2])
+    grid = clock_grid(day, slot, np.array([2.0, 4.0, 7.0]), 1, 4)
+    assert grid[0, 1:3].tolist() == [3.0, 7.0] and np.isnan(grid[0, [0, 3]]).all()
+
+
+def test_chinese_days_off_and_make_up_days() -> None:
+    types = day_types(date(2021, 9, 25), 16, chinese=True)
+    rest = dict(zip([date(2021, 9, 25) + timedelta(days=i) for i in range(16)], types.rest.tolist(), strict=True))
+    assert not rest[date(2021, 9, 26)] and rest[date(2021, 10, 5)] and not rest[date(2021, 10, 9)]
+    assert rest[date(2021, 10, 3)]
+
+
+# --- the verb
+
+
+def run(*words: object) -> str:
+    result = CliRunner().invoke(root, ["--lang", "en", "lab", "forecast", *map(str, words)])
+    return f"{result.exit_code} {result.output}"
+
+
+def test_the_verb_forecasts_days_of_a_changing_clock_whole(tmp_path: Path) -> None:
+    zone = ZoneInfo("Australia/Melbourne")
+    begin = datetime(2021, 2, 20, tzinfo=zone)
+    hours = [begin.astimezone(ZoneInfo("UTC")) + timedelta(hours=h) for h in range(24 * 48)]
+    values = load(60).ravel()
+    file, out = tmp_path / "load.csv.gz", tmp_path / "out.json"
+    rows = [f"{t:%Y-%m-%dT%H:%M:%S},{v:.2f}" for t, v in zip(hours, values, strict=False)]
+    rows[400] = rows[400].split(",")[0] + ","
+    with gzip.open(file, "wt", encoding="utf-8") as stream:
+        stream.write("\n".join(["time_utc,load", *rows]) + "\n")
+    said = run(
+        "--load", file, "--time", "time_utc", "--utc", "--zone", "Australia/Melbourne", "--value", "load",
+        "--from", "2021-04-03", "--to", "2021-04-05", "--json", out,
+    )  # fmt: skip
+    assert said.startswith("0 "), said
+    result = json.loads(out.read_text())
+    assert [(d["date"], len(d["forecast"])) for d in result["days"]] == [
+        ("2021-04-03", 24), ("2021-04-04", 25), ("2021-04-05", 24),
+    ]  # fmt: skip
+    assert all(np.isfinite(d["forecast"]).all() and d["accuracy"] > 80 for d in result["days"])
+    assert (result["summary"]["days"], result["summary"]["step_min"], result["summary"]["issue"]) == (3, 60, "12:00")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--from", "2021-03-10", "--to", "2021-03-09"], "--to is before --from"),
+        (["--from", "March", "--to", "2021-03-09"], "is no date"),
+        (["--from", "2021-03-09", "--to", "2021-03-09", "--issue", "25:00"], "is no time of day"),
+        (["--from", "2021-03-09", "--to", "2021-03-09", "--value", "power"], "power"),
+        (["--from", "2021-02-27", "--to", "2021-02-27"], "choose a later --from"),
+    ],
+)
+def test_wrong_questions_are_refused_in_words_and_write_nothing(tmp_path: Path, words: list[str], told: str) -> None:
+    file, out = tmp_path / "load.csv", tmp_path / "out.json"
+    begin = datetime(2021, 3, 1)  # noqa: DTZ001 - a local clock
+    rows = [f"{begin + timedelta(hours=h):%Y-%m-%d %H:%M},{100 + h % 24}" for h in range(24 * 10)]
+    file.write_text("\n".join(["time,load", *rows]) + "\n")
+    said = run("--load", file, "--time", "time", "--value", "load", "--json", out, *words)
+    assert not said.startswith("0 ") and told in said and "Traceback" not in said
+    assert not out.exists()
+
+
+def test_a_bad_cell_is_named_by_its_row(tmp_path: Path) -> None:
+    file = tmp_path / "load.csv"
+    file.write_text("time,load\n2021-03-01 00:00,1\n2021-03-01 01:00,abc\n")
+    said = run(
+        "--load", file, "--time", "time", "--value", "load", "--from", "2021-03-03", "--to", "2021-03-03",
+        "--json", tmp_path / "o",
+    )  # fmt: skip
+    assert not said.startswith("0 ") and "row 3" in said
