@@ -69,7 +69,11 @@ class Owner:
         """`backoff` only where the owner opens the transport itself. login_first: terminals' data before it: denied."""
         self.line = line
         self.alarm_s = math.inf
-        self.reason = tr("not opened yet", "尚未打开")
+        self.reason = (
+            tr("not opened yet", "尚未打开")
+            if make_transport is not None
+            else tr("the device has not dialled in since the start", "设备自启动以来尚未接入")
+        )
         self.heard = False
         self._host, self._clock, self._alarms, self._backoff = host, clock, alarms, backoff
         self._make_transport = make_transport

@@ -45,6 +45,15 @@ class Verbs:
         self.monkeypatch.setenv("FUHE_SESSION", str(self.folder / f"{who}.session"))
         return CliRunner().invoke(root, ["--config", str(self.county.home / "config.yaml"), *words]).output
 
+    def online(self, since_us: int) -> None:
+        """Wait until the terminal has dialled in (after `since_us`, Unix microseconds) and nothing of that is old."""
+
+        def state() -> bool:
+            found = self.run("guard", "device", "show", "mill-1")["state"]
+            return bool(found and found["online"] and (found["detail"].get("online_since_us") or 0) >= since_us)
+
+        self.county.until("it is online", state)
+
     def file(self, text: str) -> str:
         """A list to import."""
         path = self.folder / "list.csv"
@@ -64,7 +73,7 @@ def verbs(county: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Verb
         accounts.add_account(c.conn, c.now_us, boss, name, "metering", PASSWORD)
     for name in ("meterman", "metershe", "guard", "dispatcher", "inside"):
         made.run(name, "user", "login", name)
-    c.until("it is online", lambda: "online" in json.dumps(made.run("guard", "device", "show", "mill-1")))
+    made.online(0)
     return made
 
 
@@ -153,8 +162,9 @@ def test_read_only_mode_writes_no_parameter(verbs: Verbs) -> None:
     c = verbs.county
     c.stop_daemon()
     c.configure(read_only=True)
+    began_us = c.now_us
     c.start_daemon()
-    c.until("it is online", lambda: "online" in json.dumps(verbs.run("guard", "device", "show", "mill-1")))
+    verbs.online(began_us)
     assert verbs.run("nobody", "param", "get", "mill-1", "F17")["parameters"], "reading goes on"
     floor = ("param", "set", "mill-1", "F17", "limit_kw=30", "--commit", "--reason", "x")
     done = verbs.run("meterman", *floor, code=1)
