@@ -2,7 +2,8 @@
 
 One identifier may name several points and classes; their units follow point by point, class by class. Where a unit's
 length is not known (a class the table lacks, an open layout, alternatives), the length is searched that lets all other
-units fit to the last byte; a class has the same layout everywhere in one frame.
+units fit to the last byte; a class has the same layout everywhere in one frame. From a guessed length on only units are
+believed that are written back to the same bytes: what merely happens to fit must not become a reading.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import msgspec
 
 from ..common.errors import UsageError
 from . import dadt
+from .format_base import FILL
 from .layout import Data, Unfit, Variant
 from .table import ASKING, lookup
 
@@ -89,6 +91,7 @@ class _Area:
     def search(self, at: int, pending: Pending, joined: bool, known: Mapping[int, object]) -> list[Unit] | None:
         """All units from `at` on, fitting to the last byte. known: Fn -> Variant or length, found out so far."""
         units: list[Unit] = []
+        guessed = any(type(option) is int for option in known.values())
         while pending or at < self.end:
             if not pending:
                 pending = self.identifier(at)
@@ -107,7 +110,7 @@ class _Area:
                         return units + tail
                 return None
             step = self.unit(pn, fn, at, joined, option)
-            if step is None:
+            if step is None or (guessed and not self.canonical(step[0], at, step[1])):
                 return None
             units.append(step[0])
             at, pending, joined = step[1], pending[1:], True
@@ -163,6 +166,18 @@ class _Area:
                 return Unit(pn, fn, data, joined=joined), stop
         return None
 
+    def canonical(self, unit: Unit, at: int, stop: int) -> bool:
+        """Written again, the unit is buf[at:stop]; some terminals fill with FF where the standard has EE."""
+        try:
+            written = unit_bytes(unit, self.afn, self.up, self.edition)
+        except UsageError:
+            return False
+        found = self.buf[at:stop]
+        return written == found or (
+            len(written) == len(found)
+            and all(a == b or (a == FILL and b == 0xFF) for a, b in zip(written, found, strict=True))
+        )
+
     def tolerant(self, at: int) -> tuple[list[Unit], bytes]:
         """What can be read before the first thing that cannot, and the bytes behind the units."""
         units: list[Unit] = []
@@ -178,10 +193,14 @@ class _Area:
                 variants = self.variants(fn) or ()
                 for variant in variants:
                     try:
-                        data, at = variant.decode(self.buf, at, self.end, self.edition)
+                        data, stop = variant.decode(self.buf, at, self.end, self.edition)
                     except Unfit:
                         continue
-                    units.append(Unit(pn, fn, data, joined=i > 0))
+                    unit = Unit(pn, fn, data, joined=i > 0)
+                    if variant.open and not self.canonical(unit, at, stop):
+                        continue
+                    units.append(unit)
+                    at = stop
                     break
                 else:
                     raw = self.buf[at : self.end]
