@@ -33,7 +33,7 @@ def parse(wire: bytes) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
     return points, tuple(dt2 * 8 + bit + 1 for bit in _BITS[dt1])
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=2048)
 def pairs(wire: bytes) -> tuple[tuple[int, int], ...]:
     """(pn, fn) of every data unit that an identifier announces, in order; empty where it announces none."""
     points, classes = parse(wire) or ((), ())
@@ -58,7 +58,7 @@ def dt(classes: Sequence[int]) -> bytes:
     return bytes((sum(1 << (f - 1) % 8 for f in set(classes)), groups.pop()))
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=2048)
 def single(pn: int, fn: int) -> bytes:
     """The identifier of one point and one class."""
     return da((pn,)) + dt((fn,))
