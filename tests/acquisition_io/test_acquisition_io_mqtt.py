@@ -260,8 +260,9 @@ async def test_a_command_that_has_run_out_is_not_delivered_to_a_device_that_come
     await until(lambda: SystemClock().now_us() > end_us + 2_500_000)  # the broker counts whole seconds
     late = Peer(broker, topics=commands, five=True, name="meter")
     await asyncio.to_thread(late.publish, commands, b"the end")
-    await until(lambda: late.heard)
-    assert [p for _, p, _ in late.heard] == [b"the end"]
+    await until(lambda: b"the end" in [p for _, p, _ in late.heard])
+    # the question for the state that followed the silence is younger, and harmless
+    assert not [p for _, p, _ in late.heard if b'"read_state"' not in p and p != b"the end"]
     late.stop()
     await engine.stop()
 
