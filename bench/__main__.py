@@ -28,6 +28,7 @@ ALL = (
     "storage",
     "analytics",
     "detection",
+    "forecast",
     "daemon",
     "terminals",
     "terminals_curves",

@@ -18,6 +18,7 @@ from .clean import clean
 from .combine import DRIFT_DAYS, WEIGHT_DAYS, drift, drift_features, learner_weights
 from .features import WARM_DAYS, Issue, Known, _alike, as_rows, day_groups, scale_of, slot_table, soft_exp, soft_log
 from .kernel import DayKernel, terms_for
+from .threads import one_thread
 from .trees import SlotTrees
 
 MODEL_VERSION: Final = "fuhe-1"
@@ -77,6 +78,10 @@ class Forecaster:
 
         Days must be asked in order. Raises ValueError if there is no single value before the issue time.
         """
+        with one_thread():
+            return self._forecast(raw, day)
+
+    def _forecast(self, raw: F8, day: int) -> DayForecast:
         end = int(self._issue.end(day, self._slots))
         past = self._cut(raw, end)
         if not np.isfinite(past).any():
