@@ -10,13 +10,14 @@ from prometheus_client.registry import Collector
 from ..storage.journal import Journal
 from ..storage.writer import JournalWriter
 from .modes import Mode, ModeKeeper
+from .vee import VeeCounters
 
 
 class DaemonMetrics(Collector):
     """Register once."""
 
-    def __init__(self, journal: Journal, writer: JournalWriter, modes: ModeKeeper) -> None:
-        self._journal, self._writer, self._modes = journal, writer, modes
+    def __init__(self, journal: Journal, writer: JournalWriter, modes: ModeKeeper, vee: VeeCounters) -> None:
+        self._journal, self._writer, self._modes, self._vee = journal, writer, modes, vee
 
     def collect(self) -> Iterator[Metric]:
         """Every family with the values of now."""
@@ -26,6 +27,9 @@ class DaemonMetrics(Collector):
             ("fuhe_journal_records", "Durable records not committed to the database yet", journal.depth_records),
             ("fuhe_journal_oldest_seconds", "Age of the oldest of them", journal.oldest_s),
             ("fuhe_journal_failing", "1 while the disk refuses", int(journal.failing)),
+            ("fuhe_vee_waiting", "Days of points that wait to be judged", self._vee.waiting),
+            ("fuhe_vee_oldest_seconds", "How long the oldest of them waits", self._vee.oldest_s),
+            ("fuhe_vee_chunk_seconds", "What the last chunk took", self._vee.last_chunk_s),
         ):
             gauge = GaugeMetricFamily(name, text)
             gauge.add_metric([], value)
@@ -37,6 +41,9 @@ class DaemonMetrics(Collector):
             ("fuhe_written_repeated", "Samples that were there already", counters.repeated),
             ("fuhe_written_curve_rows", "Curve days written or merged", counters.curve_rows),
             ("fuhe_written_conflicts", "Curve slots that came again with another value", counters.conflicts),
+            ("fuhe_vee_days", "Days of points judged", self._vee.days),
+            ("fuhe_vee_versions", "Versions of days written", self._vee.versions),
+            ("fuhe_vee_failed", "Days that could not be judged for what they contain", self._vee.failed),
             ("fuhe_writer_commits", "Transactions", counters.commits),
             ("fuhe_writer_outages", "Times the database was away", counters.outages),
             ("fuhe_writer_rejected", "Records the database refused for their content", counters.rejected),

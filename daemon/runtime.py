@@ -65,6 +65,7 @@ from .secrets import SecretBook
 from .statebook import StateBook
 from .supervision import Supervision
 from .terminals import TerminalBook
+from .vee import VeeKeeper
 from .wake import Waker
 
 log = logging.getLogger(__name__)
@@ -208,6 +209,12 @@ class Daemon:
         self._recalls = Recalls(database, self._engine, config.cycles, self._clock)
         self._events = EventFollower(database, lambda: writer.caught_up, self._engine.submit, self._intake, self._clock)
         self._supervision = Supervision(database, self._engine, self._field, self._clock)
+        self._vee = VeeKeeper(
+            database,
+            self._clock,
+            behind=lambda: journal.state().depth_records,
+            retention_days=config.storage.raw_retention_days,
+        )
         self._scheduler = CycleScheduler(
             self._submit, now_us=self._clock.now_us, now_s=self._clock.monotonic_s, sleep=self._clock.sleep
         )
@@ -250,7 +257,10 @@ class Daemon:
             loop.add_signal_handler(name, self._stopping.set)
         loop.add_signal_handler(signal.SIGHUP, lambda: self._tasks.append(loop.create_task(self._reload_on_signal())))
         health = HealthServer(self._config.http, self._status) if self._config.http.port else None
-        metrics = [EngineMetrics(self._engine), DaemonMetrics(self._journal, self._writer, self.modes)]
+        metrics = [
+            EngineMetrics(self._engine),
+            DaemonMetrics(self._journal, self._writer, self.modes, self._vee.counters),
+        ]
         for collector in metrics:
             REGISTRY.register(collector)
         self._tasks: list[asyncio.Task[None]] = []
@@ -267,6 +277,7 @@ class Daemon:
                     ("clocks", self._clocks.run()),
                     ("control", self._control()),
                     ("supervision", self._supervision.run()),
+                    ("vee", self._vee.run()),
                     ("seed", self._seed()),
                     ("terminals", self._terminals.run()),
                     ("report", self._report(health)),
@@ -426,6 +437,8 @@ class Daemon:
             "samples_written": counters.samples,
             "curve_rows_written": counters.curve_rows,
             "database_outages": counters.outages,
+            "vee_waiting": self._vee.counters.waiting,
+            "vee_oldest_s": round(self._vee.counters.oldest_s, 1),
             "timescaledb": self._database.timescale,
         }
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from psycopg import sql
 
 from ..model.quality import Source
-from ..model.readings import I8, Samples
+from ..model.readings import I2, I8, Samples
 from .copying import PG_EPOCH_DAY, PG_EPOCH_US, Rows, RowType, array, copy_in, copy_out, int_array, read_mixed
 from .curves import DAY_S, NONE, DayRows, conflicts_as_samples, merge, rescale, without_trailing_zeros
 from .partitions import Partitions
@@ -106,9 +106,13 @@ def _read(n: int) -> tuple[RowType, ...]:
     )
 
 
-def pack_rows(rows: DayRows) -> list[Rows]:
-    """COPY rows of the table, one array a layout: each day in the narrowest numbers that hold it."""
+def pack_rows(rows: DayRows, mark: I2 | None = None) -> list[Rows]:
+    """COPY rows of the table, one array a layout: each day in the narrowest numbers that hold it.
+
+    mark (k,): what stands in the fourth column; in `curve_day` the source, which is CURVE.
+    """
     rows = without_trailing_zeros(rows)
+    marks = np.full(len(rows), Source.CURVE, np.int16) if mark is None else mark
     there = rows.number != NONE
     low = np.where(there, rows.number, np.iinfo(np.int64).max).min(axis=1)
     span = np.where(there, rows.number - low[:, None], 0).max(axis=1)
@@ -125,7 +129,7 @@ def pack_rows(rows: DayRows) -> list[Rows]:
         out["day"] = part.key["day"] - PG_EPOCH_DAY
         for name in ("point", "quantity", "decimals"):
             out[name] = part.key[name]
-        out["source"], out["step_s"] = Source.CURVE, rows.step_s
+        out["source"], out["step_s"] = marks[mask], rows.step_s
         out["received"] = part.received_us - PG_EPOCH_US
         if width is WIDEST:
             array(out, width.column)[...] = part.number  # NONE is this width's empty slot
@@ -143,10 +147,18 @@ def read_rows(
     cursor: psycopg.Cursor[Any], step_s: int, where: sql.Composable, source: int = Source.CURVE
 ) -> list[DayRows]:
     """The rows of one step that satisfy `where` (a condition on c.day, c.point, c.quantity ...)."""
+    table = sql.SQL("curve_day c WHERE c.source = {} AND {}").format(sql.Literal(int(source)), where)
+    return read_packed(cursor, step_s, table, sql.SQL("c.received"))
+
+
+def read_packed(
+    cursor: psycopg.Cursor[Any], step_s: int, table: sql.Composable, stamp: sql.Composable
+) -> list[DayRows]:
+    """Rows in the form of this module from any table that has its columns: `table` is "name c WHERE ..."."""
     query = sql.SQL(
-        "SELECT {form}, c.day, c.point, c.quantity, c.decimals, c.base, c.received, c.short, c.vals, c.wide, c.quality"
-        " FROM curve_day c WHERE c.step_s = {step} AND c.source = {source} AND {where}"
-    ).format(form=FORM, step=sql.Literal(step_s), source=sql.Literal(int(source)), where=where)
+        "SELECT {form}, c.day, c.point, c.quantity, c.decimals, c.base, {stamp}, c.short, c.vals, c.wide, c.quality"
+        " FROM {table} AND c.step_s = {step}"
+    ).format(form=FORM, step=sql.Literal(step_s), stamp=stamp, table=table)
     parts = read_mixed(copy_out(cursor, query), _read(DAY_S // step_s))
     return [_unpack(rows, step_s, form) for rows, form in zip(parts, FORMS, strict=True) if len(rows)]
 

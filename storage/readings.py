@@ -1,4 +1,4 @@
-"""Readings back from the database as arrays: samples, whole days of curves, dirty days, completeness figures.
+"""Readings back from the database as arrays: samples, whole days of curves, completeness figures.
 
 Curves come as (k, n) float64 with NaN for empty slots and quality M there; k = len(points) * len(quantities), point
 major (reshape(P, Q, n) to take them apart), in the caller's order. Nothing here interprets or corrects a value.
@@ -7,7 +7,6 @@ major (reshape(P, Q, n) to take them apart), in the caller's order. Nothing here
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any, Final
 
@@ -21,7 +20,6 @@ from .copying import PG_EPOCH_US, RowType, copy_out, int_array
 from .curve_table import read_rows
 from .curves import DAY_S, NONE
 from .partitions import EPOCH_DAY
-from .writer import DIRTY_LOCK
 
 Connection = psycopg.Connection[Any]
 
@@ -173,44 +171,6 @@ class _snapshot:
     def __exit__(self, *_: object) -> None:
         if not self._outer and not self._connection.closed:
             self._connection.rollback()
-
-
-@dataclass(frozen=True, slots=True)
-class DirtyDay:
-    """A point's day that must be computed again."""
-
-    point: int
-    day: date
-
-
-def take_dirty_days(connection: Connection, limit: int = 1000) -> tuple[str, list[DirtyDay]]:
-    """Days to compute again, oldest first, and a ticket for `finish_dirty_days`. Commits.
-
-    Waits for writers in flight, so that whoever reads afterwards sees all that made the day dirty. A day that was taken
-    over an hour ago and not finished is handed out again.
-    """
-    with connection.transaction():
-        connection.execute("SELECT pg_advisory_xact_lock(%s)", (DIRTY_LOCK,))
-        rows = connection.execute(
-            "UPDATE dirty_day d SET taken = now() FROM (SELECT point, day FROM dirty_day"
-            " WHERE taken IS NULL OR taken < now() - INTERVAL '1 hour' ORDER BY since LIMIT %s) w"
-            " WHERE d.point = w.point AND d.day = w.day RETURNING d.point, d.day, d.taken::text",
-            (limit,),
-        ).fetchall()
-    if not connection.autocommit:
-        connection.commit()
-    return (rows[0][2] if rows else ""), [DirtyDay(point, day) for point, day, _ in rows]
-
-
-def finish_dirty_days(connection: Connection, ticket: str, days: Sequence[DirtyDay]) -> None:
-    """Forget days that were computed; those that became dirty again meanwhile stay."""
-    connection.execute(
-        "DELETE FROM dirty_day d USING unnest(%s::int4[], %s::date[]) AS w(point, day)"
-        " WHERE d.point = w.point AND d.day = w.day AND d.taken = %s::timestamptz",
-        ([d.point for d in days], [d.day for d in days], ticket or None),
-    )
-    if not connection.autocommit:
-        connection.commit()
 
 
 def present_slots(

@@ -28,6 +28,7 @@ from .batches import Record, decode_record, join_records
 from .curve_table import CurveWriter
 from .curves import DayRows, cut, fold
 from .database import Database
+from .dirty import mark_data
 from .journal import Journal, Position, sync_directory
 from .partitions import Partitions
 from .samples import SampleWriter, days_of
@@ -36,7 +37,6 @@ log = logging.getLogger(__name__)
 
 BATCH_BYTES: Final = 4 << 20
 BACKOFF_S: Final = (0.5, 30.0)
-DIRTY_LOCK: Final = 0x6469_7274
 REFUSED: Final = (psycopg.DataError, psycopg.IntegrityError, ValueError, OverflowError)  # content, not the connection
 EVENT: Final = (
     "INSERT INTO event (device, point, time, end_time, code, data, received) VALUES (%s, %s, %s, %s, %s, %s, %s)"
@@ -46,13 +46,6 @@ PARAMETER: Final = (
     "INSERT INTO parameter (device, item, time, value) SELECT %(device)s, %(item)s, %(time)s, %(value)s"
     " WHERE NOT EXISTS (SELECT FROM (SELECT value FROM parameter WHERE device = %(device)s AND item = %(item)s"
     " AND time <= %(time)s ORDER BY time DESC LIMIT 1) newest WHERE newest.value = %(value)s) ON CONFLICT DO NOTHING"
-)
-DIRTY: Final = (
-    "INSERT INTO dirty_day (point, day) SELECT w.point, '1970-01-01'::date + w.day"
-    " FROM unnest(%s::int4[], %s::int4[]) AS w(point, day)"
-    " WHERE NOT EXISTS (SELECT FROM dirty_day d WHERE d.point = w.point AND d.day = '1970-01-01'::date + w.day"
-    " AND d.taken IS NULL)"
-    " ON CONFLICT (point, day) DO UPDATE SET taken = NULL, since = now()"
 )
 
 
@@ -300,25 +293,12 @@ class JournalWriter:
             counted.samples += written
             counted.repeated += len(samples) - written
             if written:
-                dirty.append((samples.point, days_of(samples.time_us)))
-        self._mark_dirty(connection, dirty)
+                # What carries a midnight's instant ends one day and begins the next.
+                dirty += [(samples.point, days_of(samples.time_us)), (samples.point, days_of(samples.time_us - 1))]
+        if dirty:
+            mark_data(connection, np.concatenate([p for p, _ in dirty]), np.concatenate([d for _, d in dirty]))
         self._write_events(connection, record.events, counted)
         self._write_parameters(connection, record.parameters, counted)
-
-    @staticmethod
-    def _mark_dirty(
-        connection: psycopg.Connection[Any], dirty: list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]
-    ) -> None:
-        """Points and days whose readings changed. The shared lock: whoever takes dirty days waits for our commit."""
-        if not dirty:
-            return
-        point = np.concatenate([p.astype(np.int64) for p, _ in dirty])
-        day = np.concatenate([d.astype(np.int64) for _, d in dirty])
-        both = np.unique((point << 32) | (day + (1 << 31)))
-        days = (both & 0xFFFF_FFFF) - (1 << 31)
-        near = (days > -100_000) & (days < 100_000)  # a date the database can hold
-        connection.execute("SELECT pg_advisory_xact_lock_shared(%s)", (DIRTY_LOCK,))
-        connection.execute(DIRTY, [_array_text(both[near] >> 32), _array_text(days[near])])
 
     @staticmethod
     def _write_events(
@@ -366,8 +346,3 @@ def _pieces(record: Record) -> list[Record]:
         *(replace(empty, events=(e,)) for e in record.events),
         *(replace(empty, parameters=(p,)) for p in record.parameters),
     ]
-
-
-def _array_text(values: np.ndarray[Any, Any]) -> str:
-    """An integer array in the server's notation (much quicker than adapting a list)."""
-    return "{" + ",".join(map(str, values.tolist())) + "}"

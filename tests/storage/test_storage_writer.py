@@ -18,16 +18,15 @@ from fuhe.model.readings import CurveBlock, DeviceEvent, ParameterValue, Reading
 from fuhe.model.times import day_start_us
 from fuhe.storage.batches import encode_batches
 from fuhe.storage.database import Database
+from fuhe.storage.dirty import finish_dirty_days, take_dirty_days
 from fuhe.storage.journal import Journal
 from fuhe.storage.partitions import drop_old, make_ahead, pack_cold
 from fuhe.storage.readings import (
-    finish_dirty_days,
     latest,
     load_curve_day,
     load_curve_range,
     load_samples,
     sample_points,
-    take_dirty_days,
 )
 from fuhe.storage.writer import JournalWriter
 
@@ -354,12 +353,12 @@ def test_events_and_parameters_once(journal: Journal, writer: JournalWriter, db:
 def test_dirty_days_are_handed_out_once_and_again_after_new_data(
     journal: Journal, writer: JournalWriter, db: psycopg.Connection[Any]
 ) -> None:
-    put(journal, ReadingBatch(received_us=START, samples=live(2)))
+    put(journal, ReadingBatch(received_us=START, samples=live(2, time_us=START + 1)))
     writer.drain_all()
     ticket, days = take_dirty_days(db)
     assert sorted((d.point, d.day) for d in days) == [(1, DAY), (2, DAY)]
     assert take_dirty_days(db) == ("", [])
-    put(journal, ReadingBatch(received_us=START, samples=live(1, time_us=START + 1)))
+    put(journal, ReadingBatch(received_us=START, samples=live(1, time_us=START + 2)))
     writer.drain_all()
     finish_dirty_days(db, ticket, days)
     _, left = take_dirty_days(db)
@@ -476,9 +475,13 @@ def test_partitions_ahead_and_retention(database: Database, db: psycopg.Connecti
         owner.execute(
             "CREATE TABLE curve_day_202608 PARTITION OF curve_day FOR VALUES FROM ('2026-08-13') TO ('2026-09-01')"
         )
-    assert drop_old(database, DAY, keep_days=30) == ["sample_20260812", "curve_day_20260812"]
+    assert drop_old(database, DAY, keep_days=30) == [
+        "sample_20260812", "curve_day_20260812", "final_day_20260812",
+    ]  # fmt: skip
     assert drop_old(database, DAY, keep_days=21) == []
-    assert drop_old(database, DAY, keep_days=20) == ["curve_day_202608"]
+    assert drop_old(database, DAY, keep_days=20) == [
+        "curve_day_202608", "vee_version_202608", "checked_day_202608",
+    ]  # fmt: skip
     names = db.execute(
         "SELECT relname FROM pg_class WHERE relname ~ '^sample_2' AND relkind = 'r' ORDER BY 1"
     ).fetchall()
