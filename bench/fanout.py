@@ -9,9 +9,11 @@ is a bare epoll loop that sends the same frames to the same fleet at the same pa
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import csv
 import io
+import math
 import select
 import signal
 import socket
@@ -24,15 +26,23 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import yaml
 
+from fuhe.acquisition.config import LinkConfig
+from fuhe.acquisition.io.clock import SystemClock
+from fuhe.acquisition.io.engine import Engine
+from fuhe.acquisition.profiles import load_profiles
 from fuhe.control import accounts, commands, orders, plans, proposals, rounds
 from fuhe.control.audit import Actor
 from fuhe.control.power import stored_power
 from fuhe.daemon.config import load_config
-from fuhe.model.devices import Device, Point
+from fuhe.model.control import ActionKind, ControlAction
+from fuhe.model.devices import Credentials, Device, Point
+from fuhe.model.readings import ReadingBatch
 from fuhe.model.times import BUSINESS_ZONE, from_us
+from fuhe.model.work import Duty, Priority, WorkItem
 from fuhe.protocols.qgdw1376.edition import edition
 from fuhe.protocols.qgdw1376.frame import Address, Frame, Framer
 from fuhe.protocols.qgdw1376.link import confirmation, head_of
@@ -133,6 +143,48 @@ def _burst(poll: select.epoll, socks: Mapping[int, tuple[socket.socket, Framer, 
             while isinstance(framer.next_event(), Frame):
                 late.append(time.monotonic() - begin - turns[fd])
     return late
+
+
+# -- the session layer alone ------------------------------------------------------------------------------------------
+
+
+class _Nowhere:
+    """A sink for what is not measured here."""
+
+    async def deliver(self, batch: ReadingBatch) -> None:
+        """Take it."""
+
+
+async def _sessions(folder: Path, count: int) -> float:
+    """Seconds from the first command handed to the engine to the last acknowledgement: no database, no pace."""
+    (folder / "bench-control.toml").write_text(PROFILE, encoding="utf-8")
+    link = LinkConfig(name="fleet", kind="listen-tcp", protocol="qgdw1376", admission_per_s=2000)
+    devices = [msgspec.structs.replace(d, id=n) for n, d in enumerate(_devices(count), 1)]
+    engine = Engine(
+        [link], devices, load_profiles(folder), lambda device: Credentials(), _Nowhere(), SystemClock(), lambda: False,
+        seed=1,
+    )  # fmt: skip
+    await engine.start()
+    try:
+        with _fleet(engine.listening("fleet")[1], count):
+            while not all(engine.online(d.id) for d in devices):  # noqa: ASYNC110 - logins are counted, not awaited
+                await asyncio.sleep(0.05)
+            await asyncio.sleep(1.0)
+            valid_us = time.time_ns() // 1000 + 900_000_000
+            await engine.submit(_trip_item(1, valid_us, "first"))  # the fleet's tables are loaded
+            begin = time.monotonic()
+            outcomes = await asyncio.gather(*(engine.submit(_trip_item(d.id, valid_us, "all")) for d in devices))
+            took = time.monotonic() - begin
+    finally:
+        await engine.stop()
+    silent = [o.reason for o in outcomes if o.answer is None or not o.answer.acknowledged]
+    assert not silent, f"{len(silent)} of {count} without acknowledgement: {silent[0]}"
+    return took
+
+
+def _trip_item(device: int, valid_until_us: int, order: str) -> WorkItem:
+    action = ControlAction(id=f"{order}-{device}", kind=ActionKind.TRIP, valid_until_us=valid_until_us)
+    return WorkItem(device=device, duty=Duty.CONTROL, priority=Priority.CONTROL, expires_s=math.inf, action=action)
 
 
 # -- the daemon -------------------------------------------------------------------------------------------------------
@@ -337,6 +389,8 @@ def run(quick: bool = False) -> list[Row]:
     """All figures; `quick`: a tenth of the terminals."""
     count = TERMINALS // 10 if quick else TERMINALS
     bare, found = _bare(count, PACE), []
+    with tempfile.TemporaryDirectory() as name:
+        sessions_s = asyncio.run(_sessions(Path(name), count))
     for pace in (PACE, 0.0):
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
             folder = Path(name)
@@ -351,6 +405,8 @@ def run(quick: bool = False) -> list[Row]:
              f"the pace alone {paced:.2f} s", got["last_s"] / paced, f"{paced + 1:.2f} s"),
         _row(f"{order}: the same without a pace (pace_per_s: 0)", free["last_s"], "s",
              f"bare sockets, frames only: {bare['free_last_s']:.2f} s", free["last_s"] / bare["free_last_s"]),
+        _row(f"{count:,} terminals: the session layer alone, without a pace", sessions_s, "s",
+             f"bare sockets, frames only: {bare['free_last_s']:.2f} s", sessions_s / bare["free_last_s"], "≤ 3 x"),
         _row(f"{order}: frame to the record of its acknowledgement, p99", got["answer_p99_s"], "s"),
         _row(f"{order}: transactions that the sending took", got["groups"], "",
              f"{count / got['groups']:.0f} commands each"),
