@@ -300,9 +300,10 @@ class Line:
             self.state = State.PAUSE
 
     def refused(self, now_us: int) -> None:
-        """The guard stopped the request that `poll` gave out: read-only mode."""
+        """The guard stopped the request that `poll` gave out: nothing may be written now."""
         self.counters.refused_writes += 1
-        self._stop_running(now_us, Status.READ_ONLY, tr("read-only mode: nothing was sent", "只读模式: 未发送"))
+        why = tr("nothing was sent: read-only mode, or no control lease", "未发送: 只读模式, 或无控制权")
+        self._stop_running(now_us, Status.READ_ONLY, why)
         self.state = State.IDLE
 
     def failed(self, now_us: int, reason: str) -> None:

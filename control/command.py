@@ -82,6 +82,7 @@ class Command:
     set_results: list[dict[str, Any]]
     set_at: datetime | None
     sent_at: datetime | None
+    term: int | None
     valid_until: datetime | None
     before_kw: float | None
     interlocks: list[dict[str, Any]]

@@ -16,6 +16,7 @@ class ControlConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     pace_per_s: trips, parameters and other changes that may leave in a second, 0 = no limit; group_commands: how many
     commands share a transaction at most; reconcile_devices: devices that came back and are looked at in one step.
     anchor_s: interval of writing the audit's count and last hash to data_dir/audit-anchor.jsonl.
+    lease_s: how long a daemon that went silent still holds the control lease against others.
     """
 
     enabled: bool = True
@@ -48,6 +49,7 @@ class ControlConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     group_commands: int = 500
     reconcile_devices: int = 50
     anchor_s: int = 3600
+    lease_s: int = 10
 
     def __post_init__(self) -> None:
         if self.environment not in ("prod", "test"):

@@ -31,15 +31,15 @@ from .command import LIVE_SQL, Command, Work, by_ids
 from .config import ControlConfig
 from .evidence import MIN15_S, Seen
 from .groups import Groups, Step
+from .lease import Lease, since_boot_s
 from .pace import Pace
 from .ports import Epoch, Field, PowerWindow
-from .records import Conn, scalar
+from .records import Conn
 from .rules.kinds import Use
 from .rules.states import State
 
 log = logging.getLogger(__name__)
 
-LEASE: Final = 0x66756865_0003
 RETURNED_US: Final = 5 * US
 MOVES: Final = 14
 NORMAL, NO_CONTROL = "NORMAL", "NO-CONTROL"
@@ -119,15 +119,19 @@ class Executor:
         elapsed: Callable[[], float] = time.monotonic,
         anchor_file: Path | None = None,
         wait_s: float | None = None,
+        holder: str = "local",
+        since_boot_s: Callable[[], float] = since_boot_s,
     ) -> None:
         """`connect`: an autocommit connection as fuhe_app; `clock_fault`: why nothing may be tripped although the
         database is well (clock, the daemon's own mode), or ''; `elapsed`: monotonic seconds; `anchor_file`: where the
         audit's count and last hash are written now and then; `wait_s`: how long a step waits for slow devices, None =
-        until the last one (what is still under way goes on, and the next step leaves it alone)."""
-        self._connect, self._field, self._config = connect, field, config
+        until the last one (what is still under way goes on, and the next step leaves it alone); `holder`,
+        `since_boot_s`: see `Lease`."""
+        self._field, self._config = field, config
         self._clock_fault, self._elapsed, self._anchor_file = clock_fault, elapsed, anchor_file
         self._wait_s = wait_s
-        self._groups = Groups(self._leased, self._now, config.group_commands)
+        self.lease = Lease(connect, holder, config.lease_s, since_boot_s)
+        self._groups = Groups(self.lease, self._now, config.group_commands)
         self._pace = Pace(config.pace_per_s)
         self._lock = asyncio.Lock()
         self._started = False
@@ -216,18 +220,6 @@ class Executor:
             self._recorded_mode = (self.mode, self.reason)
 
     # -- database -----------------------------------------------------------------------------------------------------
-
-    def _leased(self) -> Conn:
-        """A connection that holds the control lease."""
-        conn = self._connect()
-        try:
-            mine = scalar(conn, "SELECT pg_try_advisory_lock(%s)", (LEASE,))
-            if not mine:
-                raise LinkError(tr("another daemon holds the control lease", "另一守护进程持有控制权"))
-        except BaseException:
-            conn.close()
-            raise
-        return conn
 
     async def _do(self, name: str, command: Command | int, item: Any = None) -> Command:
         return await self._groups.run(self._steps[name], command if isinstance(command, int) else command.id, item)
@@ -400,6 +392,9 @@ class Executor:
 
     async def _operate(self, command: Command, action: ControlAction) -> tuple[ControlAnswer | None, str]:
         """One conversation, never repeated. None = it broke off, and then nothing is known."""
+        if not self.lease.fresh():
+            why = tr("not sent: the control lease is no longer certain", "未发送: 控制权已不确定")
+            return ControlAnswer(action_id=action.id, sent=False, acknowledged=None, refusal=why), ""
         try:
             answer = await self._field.operate(command.device_id, action)
         except (FuheError, OSError, TimeoutError) as error:

@@ -7,13 +7,17 @@ on one connection, in the order asked; a frame leaves only after `run` has retur
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+import psycopg
+
 from ..protocols.common.errors import FuheError
 from .command import Command, Work
+from .lease import Lease
 from .records import Conn
 
 P = ParamSpec("P")
@@ -30,10 +34,10 @@ class _Wish:
 
 
 class Groups:
-    """See the module. `connect` gives an autocommit connection; `now_us` the time of a transaction; most: its size."""
+    """See the module. Each transaction stands under `lease`; `now_us` the time of a transaction; most: its size."""
 
-    def __init__(self, connect: Callable[[], Conn], now_us: Callable[[], int], most: int = 500) -> None:
-        self._connect, self._now_us, self._most = connect, now_us, most
+    def __init__(self, lease: Lease, now_us: Callable[[], int], most: int = 500) -> None:
+        self._lease, self._now_us, self._most = lease, now_us, most
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="control-db")
         self._conn: Conn | None = None
         self._waiting: list[_Wish] = []
@@ -51,8 +55,7 @@ class Groups:
         """`work` in a transaction of its own. Cancelled or not, the thread finishes its transaction."""
 
         def inside() -> R:
-            conn = self._open()
-            with conn.transaction():
+            with self._leased() as conn:
                 return work(conn, *args, **kwargs)
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, inside)
@@ -60,6 +63,9 @@ class Groups:
     def close(self) -> None:
         """Wait for the running transaction, then give the connection back."""
         self._thread.shutdown(wait=True)  # a cancelled step may have left a transaction running in it
+        if self._conn is not None and not self._conn.closed:
+            with contextlib.suppress(psycopg.Error):
+                self._lease.give_back(self._conn)
         self.drop_connection()
 
     def drop_connection(self) -> None:
@@ -72,8 +78,17 @@ class Groups:
 
     def _open(self) -> Conn:
         if self._conn is None or self._conn.closed:
-            self._conn = self._connect()
+            self._conn = self._lease.open()
         return self._conn
+
+    @contextlib.contextmanager
+    def _leased(self) -> Iterator[Conn]:
+        """A transaction that renews the lease; only its commit makes the lease longer."""
+        conn = self._open()
+        with conn.transaction():
+            begin_s = self._lease.renew(conn)
+            yield conn
+        self._lease.renewed(begin_s)
 
     def _begin(self) -> None:
         """Take what waits as one transaction; each step once, in the order in which they were first asked."""
@@ -119,11 +134,10 @@ class Groups:
         return results
 
     def _transaction(self, batch: list[tuple[int, _Wish]]) -> dict[int, Command | BaseException]:
-        conn = self._open()
         by_step: dict[Step, list[tuple[int, Any]]] = {}
         for _, wish in batch:
             by_step.setdefault(wish.step, []).append((wish.command_id, wish.item))
-        with conn.transaction(), Work(conn, self._now_us(), [w.command_id for _, w in batch]) as work:
+        with self._leased() as conn, Work(conn, self._now_us(), [w.command_id for _, w in batch]) as work:
             for step, items in by_step.items():
                 step(work, items)
         return {n: work[wish.command_id] for n, wish in batch}

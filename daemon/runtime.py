@@ -13,6 +13,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import platform
 import signal
 import threading
 import time
@@ -195,7 +196,7 @@ class Daemon:
             lambda device: self._secrets.of(device),
             self._intake,
             self._clock,
-            self.modes.read_only,
+            self._no_write,
             self._ended,
             secrets=self._secrets.password,
             on_heard=self._heard,
@@ -241,6 +242,7 @@ class Daemon:
             clock_fault=lambda: self.modes.reason_without("executor"),
             anchor_file=config.data_dir / "audit-anchor.jsonl",
             wait_s=CONTROL_WAIT_S,
+            holder=f"{platform.node()}:{config.data_dir.resolve()}",
         )
         self._put_into_force()
         if config.read_only:
@@ -376,6 +378,10 @@ class Daemon:
 
     def _saw(self, event: DeviceEvent) -> None:
         self._field.saw(event)
+
+    def _no_write(self) -> bool:
+        """No byte of a write may leave: the mode says so, or another daemon may be in control by now."""
+        return self.modes.read_only() or not self._executor.lease.fresh()
 
     def _heard(self, device: int, time_us: int, clock_offset_s: float | None) -> None:
         self._field.note(device, time_us, clock_offset_s)

@@ -289,9 +289,9 @@ class World:
         else:
             assert "command.release_send" in done and command.release_sent_at is not None
 
-    def new_executor(self, connect: Callable[[], Any] | None = None) -> Executor:
+    def new_executor(self, connect: Callable[[], Any] | None = None, **more: Any) -> Executor:
         own = connect or (lambda: self.database.connect("app", autocommit=True))
-        return Executor(own, self.field, self.config, elapsed=lambda: 0.0)
+        return Executor(own, self.field, self.config, elapsed=lambda: 0.0, **more)
 
     def device(self, name: str, address: str, kw: dict[int, float], base_kw: float, *, simulated: bool = True) -> int:
         with self.database.connect("owner", autocommit=True) as owner:
@@ -435,7 +435,8 @@ class World:
         """Its connection is gone and the server has noticed, so that its lease is free for the next life."""
         conn = executor._groups._conn
         pid = None if conn is None or conn.closed else conn.info.backend_pid
-        executor._groups.close()
+        executor._groups._thread.shutdown(wait=True)
+        executor._groups.drop_connection()
         deadline = time.monotonic() + 30
         while pid is not None and self.conn.execute("SELECT FROM pg_stat_activity WHERE pid = %s", (pid,)).rowcount:
             assert time.monotonic() < deadline, "the server keeps the session of a killed daemon"

@@ -14,7 +14,7 @@ from fuhe.control.executor import NO_CONTROL, NORMAL
 from fuhe.control.rules.states import State
 from fuhe.model.control import ActionKind, ControlAction
 from fuhe.model.times import US
-from fuhe.protocols.common.errors import UsageError
+from fuhe.protocols.common.errors import LinkError, UsageError
 
 
 async def begin(world: Any, gap_kw: float = 450.0) -> list[Command]:
@@ -238,6 +238,58 @@ async def test_two_daemons_do_not_both_control(world: Any) -> None:
     await other.step(world.now_us)
     assert other.mode == NO_CONTROL and "lease" in other.reason
     await other.close()
+
+
+async def test_a_daemon_cut_off_between_commit_and_frame_sends_nothing_and_another_takes_over(world: Any) -> None:
+    made = await begin(world)
+    world.execute(made)
+    seconds = {"first": 0.0}
+    first = world.new_executor(holder="first", since_boot_s=lambda: seconds["first"])
+    second = world.new_executor(holder="second")
+    await world.executor.close()
+    commit = first._steps["commit_send"]
+
+    def cut_off(work: Any, items: Any) -> None:
+        commit(work, items)
+        seconds["first"] += world.config.lease_s  # paused here: the commit is old when the frame's turn comes
+
+    first._steps["commit_send"] = cut_off
+    await first.step(world.now_us)
+    assert not world.field.frames, "a lease that may have run out sends nothing"
+    (term,) = world.conn.execute("SELECT term FROM control_lease").fetchone()
+    assert all(c.term == term and not c.acknowledged for c in world.all() if c.sent_at)
+
+    # its connection is gone, but only silence of ten seconds by the database's clock makes room for another
+    with world.database.connect("owner", autocommit=True) as owner:
+        owner.execute("UPDATE control_lease SET renewed_at = clock_timestamp() + interval '1 hour'")
+        world.kill(first)
+        await second.step(world.now_us)
+        assert second.mode == NO_CONTROL and "first runs out in 36" in second.reason
+        owner.execute("UPDATE control_lease SET renewed_at = clock_timestamp() - interval '10 s'")
+    await second.step(world.now_us)
+    assert second.mode == "NORMAL"
+    # the first one comes back to life with a connection of old: its term is over, the database refuses it
+    with (
+        world.database.connect("app", autocommit=True) as old,
+        pytest.raises(LinkError, match="taken"),
+        old.transaction(),
+    ):
+        first.lease.renew(old)
+    assert not first.lease.fresh()
+    world.kill(second)
+
+
+async def test_a_lease_given_back_is_taken_at_once_and_its_term_only_grows(world: Any) -> None:
+    await world.step()
+    (before,) = world.conn.execute("SELECT term FROM control_lease").fetchone()
+    await world.executor.close()
+    other = world.new_executor(holder="other")
+    await other.step(world.now_us)
+    (after,) = world.conn.execute("SELECT term FROM control_lease").fetchone()
+    assert other.mode == "NORMAL" and after > before
+    await other.close()
+    with world.database.connect("owner", autocommit=True) as owner, pytest.raises(psycopg.Error, match="only grows"):
+        owner.execute("UPDATE control_lease SET term = 1")
 
 
 async def test_release_without_answer_is_read_not_resent(world: Any) -> None:

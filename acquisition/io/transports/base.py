@@ -16,17 +16,20 @@ from ...link import Station
 
 
 class Guard:
-    """No byte of a write leaves in read-only mode. What is not known to be a read is a write."""
+    """No byte of a write leaves while `no_write` says so: read-only mode, or the control lease may be another's.
 
-    __slots__ = ("_read_only", "refused")
+    What is not known to be a read is a write.
+    """
 
-    def __init__(self, read_only: Callable[[], bool]) -> None:
-        self._read_only = read_only
+    __slots__ = ("_no_write", "refused")
+
+    def __init__(self, no_write: Callable[[], bool]) -> None:
+        self._no_write = no_write
         self.refused = 0
 
     def blocks(self, wire: str, data: bytes) -> bool:
         """True if these bytes must not leave; counts them. `wire`: the protocol's name for `protocols.guard`."""
-        if not self._read_only() or not is_write(wire, data):
+        if not self._no_write() or not is_write(wire, data):
             return False
         self.refused += 1
         return True
