@@ -100,29 +100,44 @@ def show(app: App, what: str | None, begin: str | None, end: str | None, as_json
     type=click.Path(path_type=Path, exists=True),
     help=tr("anchor file (default: the installation's)", "锚点文件"),
 )
+@click.option(
+    "--key",
+    "key_file",
+    type=click.Path(path_type=Path, exists=True),
+    help=tr("public key of the anchors (default: the installation's)", "锚点公钥(默认: 本系统)"),
+)
 @json_option
 @pass_app
 @reported
-def verify(app: App, path: Path | None, anchors: Path | None, as_json: bool) -> None:
-    """Exit status 1 if the chain is broken."""
-    where = anchors or (anchor_file(app) if path is None and anchor_file(app).exists() else None)
+def verify(app: App, path: Path | None, anchors: Path | None, key_file: Path | None, as_json: bool) -> None:
+    """Exit status 1 if the chain is broken or an anchor is not signed by the key."""
+    from ..control.anchors import forged, public_key
+
+    own = anchor_file(app)
+    where = anchors or (own if path is None and own.exists() else None)
     known = chain.read_anchors(where) if where else []
+    key_file = key_file or (own.with_suffix(".pub") if where == own and own.with_suffix(".pub").exists() else None)
     if path is not None:
         count, broken = chain.verify(chain.read_jsonl(path), known)
     else:
         with person(app, "audit.read") as (conn, _):
             count, broken = chain.verify(chain.read(conn), known)
+    if broken is None and key_file is not None:
+        broken = forged(known, public_key(key_file))
+    signed = known and key_file is not None
     if as_json:
         print_json(
             {
                 "records": count,
                 "anchors": len(known),
+                "signed": bool(signed),
                 "sound": broken is None,
                 "break": None if broken is None else asdict(broken),
             }
         )
     elif broken is None:
-        click.echo(tr(f"sound: {count} records, {len(known)} anchors", f"完好: {count} 条记录, {len(known)} 个锚点"))
+        how = tr("signed anchors", "个已签名锚点") if signed else tr("anchors", "个锚点")
+        click.echo(tr(f"sound: {count} records, {len(known)} {how}", f"完好: {count} 条记录, {len(known)} {how}"))
     else:
         click.echo(tr(f"BROKEN at record {broken.seq}: {broken.text}", f"断于记录 {broken.seq}: {broken.text}"))
     if broken is not None:

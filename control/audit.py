@@ -78,11 +78,12 @@ class Record:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Anchor:
-    """What the chain was at `time_us`: `seq` records, the last with this hash."""
+    """What the chain was at `time_us`: `seq` records, the last with this hash; signature: see anchors.py."""
 
     time_us: int
     seq: int
     hash: str
+    signature: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ it fails, the state in the database claims no more than "may have been sent", an
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import defaultdict
@@ -27,6 +28,7 @@ from ..model.lang import tr
 from ..model.times import US, from_us, to_us
 from ..protocols.common.errors import FuheError, LinkError
 from . import audit, holding, orders, steps
+from .anchors import sign, signing_key
 from .command import LIVE_SQL, Command, Work, by_ids
 from .config import ControlConfig
 from .evidence import MIN15_S, Seen
@@ -137,7 +139,7 @@ class Executor:
         self._started = False
         self._start_us = self._last_us = 0
         self._t0 = 0.0
-        self._anchored: tuple[int, int] | None = None
+        self._anchored = (0, 0)
         self._recorded_mode: tuple[str, str] = (NORMAL, "")
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._failure: BaseException | None = None
@@ -201,6 +203,9 @@ class Executor:
             for task in self._tasks.values():
                 task.cancel()
             await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+            if self._started:
+                with contextlib.suppress(psycopg.Error, FuheError):
+                    await self._groups.alone(self._anchor, self._now(), always=True)
             self._groups.close()
 
     def _now(self) -> int:
@@ -245,15 +250,17 @@ class Executor:
             found = await self._groups.alone(_due, now_us, late_us, first=False)
         return [d for d in found if d.state in self._DRIVES and d.device not in self._tasks]
 
-    def _anchor(self, conn: Conn, now_us: int) -> None:
+    def _anchor(self, conn: Conn, now_us: int, *, always: bool = False) -> None:
+        """Every `anchor_s`, soon after the first record of this life, and at its end."""
         if self._anchor_file is None:
             return
-        last_us, last_seq = self._anchored or (0, 0)
-        if now_us - last_us < self._config.anchor_s * US:
+        last_us, last_seq = self._anchored
+        if last_seq and not always and now_us - last_us < self._config.anchor_s * US:
             return
         anchor = audit.head(conn, now_us)
         if anchor.seq != last_seq:
-            audit.write_anchor(self._anchor_file, anchor)
+            key = signing_key(self._anchor_file.with_suffix(".key"))
+            audit.write_anchor(self._anchor_file, sign(anchor, key))
         self._anchored = (now_us, anchor.seq)
 
     # -- devices side by side -----------------------------------------------------------------------------------------

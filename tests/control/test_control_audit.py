@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from fuhe.control import audit
+from fuhe.control import anchors, audit
 from fuhe.control.audit import Actor, Anchor, Entry, Record, verify
 from fuhe.protocols.common.errors import UsageError
 from fuhe.storage.database import Database
@@ -128,3 +128,27 @@ def test_export_and_anchors_round_trip(db: psycopg.Connection[Any], tmp_path: Pa
     path.write_text(path.read_text().replace('"seq":2', '"seq":"two"'))
     with pytest.raises(UsageError, match="line 2"):
         audit.read_jsonl(path)
+
+
+def test_anchors_are_signed_and_a_rewritten_chain_cannot_have_them(db: psycopg.Connection[Any], tmp_path: Path) -> None:
+    records, key = fill(db, 4), anchors.signing_key(tmp_path / "audit-anchor.key")
+    assert (tmp_path / "audit-anchor.key").stat().st_mode & 0o777 == 0o600
+    public = anchors.public_key(tmp_path / "audit-anchor.pub")
+    signed = anchors.sign(audit.head(db, NOW), anchors.signing_key(tmp_path / "audit-anchor.key"))
+    audit.write_anchor(tmp_path / "a.jsonl", signed)
+    assert audit.read_anchors(tmp_path / "a.jsonl") == [signed] and anchors.forged([signed], public) is None
+
+    other = anchors.signing_key(tmp_path / "other.key")
+    for bad in (
+        dataclasses.replace(signed, hash=records[2].hash), dataclasses.replace(signed, seq=3),
+        dataclasses.replace(signed, time_us=signed.time_us + 1), dataclasses.replace(signed, signature=""),
+        dataclasses.replace(signed, signature="*"), anchors.sign(signed, other),
+    ):  # fmt: skip
+        found = anchors.forged([signed, bad], public)
+        assert found is not None and found.kind == "anchor" and found.seq == bad.seq
+    (tmp_path / "bad.key").write_text("nothing")
+    with pytest.raises(UsageError, match="no Ed25519 key"):
+        anchors.signing_key(tmp_path / "bad.key")
+    with pytest.raises(UsageError, match="no Ed25519 key"):
+        anchors.public_key(tmp_path / "bad.key")
+    assert key.public_key() == public
