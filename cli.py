@@ -31,6 +31,11 @@ VERBS = {
         "设备: 列表、查看、导入、导出、计划、召测、事件。",
     ),
     "encode": ("decode", "Make request frames.", "生成请求报文。"),
+    "forecast": (
+        "forecast",
+        "Load forecast: run, show, score, backtest, weather.",
+        "负荷预测: 生成、查看、评价、回测、气象。",
+    ),
     "gaps": ("recall", "What is missing on a day, and its recall.", "某日缺数及补召状态。"),
     "lab": ("lab", "Calculations on files of your own.", "对自备文件进行计算。"),
     "param": (

@@ -168,6 +168,12 @@ def _png(figure: Any) -> bytes:
     return out.getvalue()
 
 
+def _svg(figure: Any) -> bytes:
+    out = io.BytesIO()
+    figure.savefig(out, format="svg", metadata={"Creator": "fuhe", "Date": None})
+    return out.getvalue()
+
+
 def curve_png(
     traces: Sequence[Trace],
     *,
@@ -176,8 +182,12 @@ def curve_png(
     note: str = "",
     members: I8 | None = None,
     expected: int = 0,
+    vector: bool = False,
 ) -> bytes:
-    """PNG of one or several days over 24 h. members (slots,) of the last trace: a strip below shows the sum's cover."""
+    """PNG (vector: SVG) of one or several days over 24 h.
+
+    members (slots,) of the last trace: a strip below shows the sum's cover.
+    """
     with _context():
         figure = _figure(11, 5.4 if members is not None else 4.8)
         if members is not None and expected:
@@ -199,7 +209,7 @@ def curve_png(
         axes.text(0, 1.025, _safe(note or _summary(traces)), transform=axes.transAxes, fontsize=9, color="#5b6b7b")
         if len(traces) > 1 or any(t.estimated.any() for t in traces):
             axes.legend(loc="upper left", frameon=False, fontsize=9, ncols=4)
-        return _png(figure)
+        return _svg(figure) if vector else _png(figure)
 
 
 def _summary(traces: Sequence[Trace]) -> str:

@@ -15,6 +15,7 @@ from ..control.config import ControlConfig
 from ..model.lang import tr
 from ..protocols.common.errors import UsageError
 from ..storage.config import JournalConfig, StorageConfig
+from .forecast_config import ForecastConfig, forecast_faults
 
 SEARCH = (Path("config.yaml"), Path("/etc/fuhe/config.yaml"))
 
@@ -35,6 +36,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     cycles: CycleConfig = CycleConfig()
     control: ControlConfig = ControlConfig()
     http: HttpConfig = HttpConfig()
+    forecast: ForecastConfig = ForecastConfig()
     secrets_file: str | None = None
     read_only: bool = False
     log_level: str = "INFO"
@@ -64,6 +66,7 @@ def load_config(path: Path | None) -> Config:
     except msgspec.ValidationError as error:
         raise UsageError(tr(f"{chosen}: {error}", f"{chosen} 有误: {error}")) from error
     faults = [f"links[{i}] ({link.name}) {text}" for i, link in enumerate(config.links) for text in link_faults(link)]
+    faults += [f"forecast.{text}" for text in forecast_faults(config.forecast)]
     if faults:
         lines = "\n  ".join(faults)
         raise UsageError(tr(f"{chosen} has faults:\n  {lines}", f"{chosen} 有误:\n  {lines}"))

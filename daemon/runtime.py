@@ -54,6 +54,7 @@ from .clocks import ClockKeeper
 from .config import Config
 from .events import EventFollower
 from .field import EngineField
+from .forecasts import PERIOD_S, SETTLE_S, ForecastCycle
 from .health import HealthServer
 from .intake import Intake
 from .livepower import LivePower, seed_rest
@@ -209,6 +210,7 @@ class Daemon:
         self._terminals = TerminalBook(database, self._engine, self._clock, lambda: journal.state().depth_records)
         self._recalls = Recalls(database, self._engine, config.cycles, self._clock)
         self._events = EventFollower(database, lambda: writer.caught_up, self._engine.submit, self._intake, self._clock)
+        self._forecasts = ForecastCycle(database, config.storage, config.forecast, self._clock)
         self._supervision = Supervision(database, self._engine, self._field, self._clock)
         self._vee = VeeKeeper(
             database,
@@ -353,6 +355,8 @@ class Daemon:
         self._scheduler.replace(build_cycles(devices, self._profiles, self._config.cycles))
         if self._config.cycles.gap_scan_s:
             self._scheduler.every("gap-scan", self._config.cycles.gap_scan_s, self._recalls.scan)
+        if self._forecasts.wanted:
+            self._scheduler.every("forecast", PERIOD_S, self._forecasts.step, offset_s=SETTLE_S)
         self._scheduler.every("upkeep", 6 * 3600, lambda: asyncio.to_thread(upkeep, self._database, self._config))
         self._scheduler.every("pack", 3600, lambda: asyncio.to_thread(pack, self._database, self._config))
 

@@ -114,8 +114,12 @@ def load_curve_range(
     points: Sequence[int],
     quantities: Sequence[int],
     step_s: int = 900,
+    received_by_us: int | None = None,
 ) -> tuple[F8, I2]:
-    """Business days first..last one after the other: value (k, days * n) with NaN, quality (k, days * n)."""
+    """Business days first..last one after the other: value (k, days * n) with NaN, quality (k, days * n).
+
+    received_by_us: only days whose every stored slot had arrived by then (a row keeps the time of its newest part).
+    """
     days, n = (last - first).days + 1, DAY_S // step_s
     if days < 1 or DAY_S % step_s:
         raise ValueError("load_curve_range: first day after last, or a step that does not divide a day")
@@ -129,6 +133,8 @@ def load_curve_range(
         where = sql.SQL("c.day BETWEEN {a} AND {b} AND c.quantity = ANY({q})").format(
             a=sql.Literal(first), b=sql.Literal(last), q=int_array(wanted_quantities, "int2")
         )
+        if received_by_us is not None:
+            where = sql.SQL("{} AND c.received <= {}").format(where, _instant(received_by_us))
         if len(wanted_points) <= MANY_POINTS:
             where = sql.SQL("{} AND c.point = ANY({})").format(where, int_array(wanted_points))
         # One snapshot for the four reads of read_rows: a row that changes its layout between them is not missed.

@@ -55,6 +55,20 @@ class DayTypes:
     spring: I8
     season: F8
 
+    def since(self, day: int) -> DayTypes:
+        """The same from a day on."""
+        return DayTypes(
+            first=self.first + timedelta(days=day),
+            weekday=self.weekday[day:],
+            rest=self.rest[day:],
+            makeup=self.makeup[day:],
+            holiday=self.holiday[day:],
+            festival=self.festival[day:],
+            national=self.national[day:],
+            spring=self.spring[day:],
+            season=self.season[day:],
+        )
+
 
 @cache
 def china() -> ChinaCalendar:

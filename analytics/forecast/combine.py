@@ -37,7 +37,7 @@ def learner_weights(residual: F8) -> F8:
     size = np.median(np.abs(rows).min(axis=0)) + 1e-9
     rows = np.clip(rows, -6 * size - 0.05, 6 * size + 0.05)
     covariance = rows @ rows.T / rows.shape[1]
-    ridge = SHRINK * float(np.trace(covariance)) / count
+    ridge = max(SHRINK * float(np.trace(covariance)) / count, 1e-18)  # learners without any error are equal
     active = np.ones(count, np.bool_)
     out = equal
     while active.any():
@@ -59,7 +59,7 @@ def drift_features(residual: F8, days: I8, issue: Issue) -> F8:
     out = np.zeros((len(days), slots, 4))
     flat = residual.reshape(-1)
     hour = max(1, slots // 24)
-    width = max(1, hour)
+    width = min(max(1, hour), (slots - 1) // 2)  # the window must not be longer than the day
     kernel = np.ones(2 * width + 1)
     for i, day in enumerate(days):
         end = int(issue.end(int(day), slots))
@@ -96,7 +96,7 @@ def drift(features: F8, residual: F8, target: F8) -> F8:
     slots = residual.shape[1]
     prior = np.array(DRIFT_PRIOR)
     out = np.zeros(slots)
-    for part in np.array_split(np.arange(slots), PARTS):
+    for part in np.array_split(np.arange(slots), min(PARTS, slots)):
         a = features[:, part].reshape(-1, 4)
         b = residual[:, part].reshape(-1)
         good = np.isfinite(b) & np.isfinite(a).all(axis=1)

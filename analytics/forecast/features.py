@@ -36,6 +36,10 @@ class Known:
         """No known column at all."""
         return cls(temperature=np.zeros((0, days, slots)), other=np.zeros((0, days, slots)), mark=np.zeros((0, days)))
 
+    def since(self, day: int) -> Known:
+        """The same from a day on."""
+        return Known(temperature=self.temperature[:, day:], other=self.other[:, day:], mark=self.mark[:, day:])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Issue:
@@ -115,7 +119,7 @@ def day_groups(x: F8, days: I8, types: DayTypes, known: Known, issue: Issue) -> 
     before = levels(x, _at(days, 7), issue, 7)
     groups = {
         "morning": last[:, :cut],
-        "evening": last[:, cut:] if cut < BLOCKS else last[:, -1:],
+        "evening": last[:, min(cut, last.shape[1] - 1) :],
         "change": last - last2,
         "week": seen(_blocks(week)),
         "level": np.stack(

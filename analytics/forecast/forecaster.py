@@ -132,7 +132,25 @@ class Forecaster:
             done = clean(past[first:last], self._types.rest[first:last], known, reference)
             self._value[settled:last] = done.value[settled - first :]
             self._faulty[settled:last] = done.faulty[settled - first :]
+        self._bridge(days, end)
         self._cleaned = days
+
+    def _bridge(self, days: int, end: int) -> None:
+        """Stretches too long for cleaning to fill: the week before stands in; they stay marked as faulty."""
+        value = self._value[:days]
+        flat = value.reshape(-1)
+        holes = np.flatnonzero(~np.isfinite(flat[:end]))
+        for day in np.unique(holes // self._slots):
+            for back in (7, 1):
+                if day >= back:
+                    slots = ~np.isfinite(value[day])
+                    value[day, slots] = value[day - back, slots]
+        flat[end:] = np.nan
+        if len(holes):
+            some = flat[np.isfinite(flat)]
+            rest = holes[~np.isfinite(flat[holes])]
+            flat[rest] = float(np.median(some))
+            self._faulty[:days].reshape(-1)[holes] = True
 
     def _similar(self, value: F8, day: int) -> DayForecast:
         """Mean of the newest days of the same kind: all that a short history allows."""

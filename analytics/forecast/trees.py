@@ -25,6 +25,7 @@ class SlotTrees:
 
     def __init__(self) -> None:
         self._model: Any = None
+        self._columns: B1 = np.zeros(0, np.bool_)
 
     def fit(self, table: F8, target: F8, use_slot: B1) -> None:
         """table (days, slots, features), target and use_slot (days, slots)."""
@@ -34,6 +35,8 @@ class SlotTrees:
         if len(use) > MAX_ROWS:  # neighbouring slots say nearly the same: thinned at random, always alike
             use = np.sort(np.random.default_rng(7).choice(use, MAX_ROWS, replace=False))
         rows = table.reshape(-1, table.shape[-1])[use].astype(np.float32)
+        self._columns = np.asarray(np.isfinite(rows).any(axis=0))  # the library cannot bin a column without any value
+        rows = rows[:, self._columns]
         model = HistGradientBoostingRegressor(
             max_iter=ITERATIONS, learning_rate=RATE, max_leaf_nodes=LEAVES, min_samples_leaf=SMALLEST_LEAF,
             max_bins=BINS, max_features=0.5, early_stopping=False, random_state=7,
@@ -43,5 +46,5 @@ class SlotTrees:
 
     def predict(self, table: F8) -> F8:
         """(n, slots) in the unit of the target."""
-        out = self._model.predict(table.reshape(-1, table.shape[-1]).astype(np.float32))
+        out = self._model.predict(table.reshape(-1, table.shape[-1])[:, self._columns].astype(np.float32))
         return np.asarray(out, np.float64).reshape(table.shape[:2])

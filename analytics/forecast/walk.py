@@ -62,11 +62,12 @@ def walk(
     have = np.flatnonzero(np.isfinite(raw.reshape(-1)))
     if not len(have) or have[0] >= int(issue.end(days.start, slots)):
         raise ValueError("no load before the first issue time")
-    first_with_load = int(have[0]) // slots + issue.lead + 1
-    forecaster = Forecaster(types, known, slots, issue)
+    begin = int(have[0]) // slots  # days before the first value are no history
+    own = raw[begin:]
+    forecaster = Forecaster(types.since(begin), known.since(begin), slots, issue)
     out: list[WalkedDay] = []
-    for day in range(min(max(days.start - warm_up, first_with_load), days.start), days.stop):
-        forecast = forecaster.forecast(raw, day)
+    for day in range(min(max(days.start - warm_up, begin + issue.lead + 1), days.start), days.stop):
+        forecast = forecaster.forecast(own, day - begin)
         if day >= days.start:
             out.append(
                 WalkedDay(
