@@ -3,9 +3,9 @@
 Each day is issued at 12:00 of the day before, walk-forward, from loads up to that minute; columns known ahead and the
 weather of the day are given to both learners as they are in the file (observed weather stands in for its forecast).
 The peer is what a practitioner writes in an afternoon: LightGBM on lags, calendar and weather, learned anew every 14
-days on all history, one thread as ours. SETS names for every curve the period that was looked at while the forecaster
-was made (tuned) and another that was not (held out); the figures are of the latter. FUHE_FORECAST_PERIOD=tuned shows
-the former.
+days on all history, one thread as ours. SETS names for every curve the period on which changes are tried (tuned) and
+another on which nothing is ever chosen (held out); the figures are of the latter. FUHE_FORECAST_PERIOD=tuned shows the
+former.
 
 The files are not part of the project; sets whose file is absent are named and skipped. Without LightGBM
 (`pip install lightgbm`) scikit-learn's histogram boosting takes its place.

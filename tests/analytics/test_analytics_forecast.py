@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from fuhe.analytics.forecast.baseline import undisturbed
 from fuhe.analytics.forecast.calendar import day_types
 from fuhe.analytics.forecast.clean import clean
 from fuhe.analytics.forecast.features import Issue, Known
+from fuhe.analytics.forecast.intraday import corrected
 from fuhe.analytics.forecast.score import score_day
 from fuhe.analytics.forecast.walk import clock_grid, naive_last_week, naive_yesterday, walk
 from fuhe.analytics.masks import F8
@@ -186,3 +188,110 @@ def test_a_bad_cell_is_named_by_its_row(tmp_path: Path) -> None:
         "--json", tmp_path / "o",
     )  # fmt: skip
     assert not said.startswith("0 ") and "row 3" in said
+
+
+# --- files of other people
+
+
+NOON = Issue(lead=1, slot=12)
+
+
+@pytest.mark.parametrize(
+    ("name", "raw"),
+    [
+        ("zero", np.zeros((60, SLOTS))),
+        ("constant", np.full((60, SLOTS), 5.0)),
+        ("feeds in", -load(60)),
+        ("begins late", np.concatenate([np.full((25, SLOTS), NAN), load(35)])),
+        ("a week is missing", np.concatenate([load(48), np.full((7, SLOTS), NAN), load(5)])),
+        ("two months are missing", np.concatenate([load(30), np.full((62, SLOTS), NAN), load(8)])),
+        ("every second slot is missing", np.where(np.arange(SLOTS) % 2 == 0, load(60), NAN)),
+    ],
+)
+def test_odd_series_are_forecast_without_a_hole(name: str, raw: F8) -> None:
+    found = forecasts(raw, range(len(raw) - 2, len(raw)))
+    some = raw[np.isfinite(raw)]
+    assert np.isfinite(found).all(), name
+    assert found.min() >= some.min() - 0.5 * np.ptp(some) - 1e-6
+    assert found.max() <= some.max() + 0.5 * np.ptp(some) + 1e-6
+
+
+@pytest.mark.parametrize("slots", [1, 144, 288])
+def test_other_steps(slots: int) -> None:
+    raw = np.repeat(load(60), 12, axis=1)[:, :: 288 // slots]
+    issue = Issue(lead=1, slot=slots // 2)
+    walked = walk(raw, day_types(FIRST, 60, chinese=False), Known.nothing(60, slots), issue, range(58, 60), warm_up=2)
+    value = np.stack([w.forecast.value for w in walked])
+    assert np.abs(value / raw[58:] - 1).mean() < 0.05
+
+
+def test_leading_days_without_load_are_no_history() -> None:
+    late = np.concatenate([np.full((30, SLOTS), NAN), load(60)])
+    types = day_types(FIRST - timedelta(days=30), 90, chinese=False)
+    shifted = walk(late, types, Known.nothing(90, SLOTS), NOON, range(85, 86), warm_up=3)[0]
+    plain = walk(
+        load(60), day_types(FIRST, 60, chinese=False), Known.nothing(60, SLOTS), NOON, range(55, 56), warm_up=3
+    )
+    assert np.allclose(shifted.forecast.value, plain[0].forecast.value)
+
+
+def test_a_cut_is_replaced_by_like_days_and_moved_to_the_day() -> None:
+    raw = load(30)
+    raw[29] *= 1.1  # a busier day
+    cut = raw.copy()
+    held = np.zeros(raw.shape, np.bool_)
+    held[29, 14:18] = True
+    cut[held] *= 0.3
+    types = day_types(FIRST, 30, chinese=False)
+    found, replaced = undisturbed(cut, held, types)
+    assert np.array_equal(replaced, held) and np.array_equal(found[~held], cut[~held])
+    assert np.abs(found[29, 14:18] / raw[29, 14:18] - 1).max() < 0.04
+    alone, nothing = undisturbed(cut[29:], held[29:], types.since(29))
+    assert np.isnan(alone[0, 14:18]).all() and not nothing.any()
+
+
+def test_the_next_hours_follow_where_the_load_stands() -> None:
+    issued, actual = np.full(96, 100.0), np.full(96, NAN)
+    assert (corrected(issued, actual, 40, 16, 900) == 100).all()
+    actual[30:40] = 120.0
+    found = corrected(issued, actual, 40, 16, 900)
+    assert 115 < found[0] < 120 and (np.diff(found) < 0).all() and found[-1] > 103
+
+
+def csv_of(path: Path, rows: list[str], *, header: str = "time,load") -> Path:
+    text = "\n".join([header, *rows]) + "\n"
+    with gzip.open(path, "wt", encoding="utf-8") if path.suffix == ".gz" else path.open("w", encoding="utf-8") as file:
+        file.write(text)
+    return path
+
+
+def test_rows_out_of_order_and_doubled_change_nothing(tmp_path: Path) -> None:
+    begin = datetime(2021, 3, 1)  # noqa: DTZ001 - a local clock
+    rows = [f"{begin + timedelta(minutes=10 * i):%Y-%m-%d %H:%M},{v:.3f}" for i, v in enumerate(np.repeat(load(12), 6))]
+    mixed = [rows[i] for i in np.random.default_rng(5).permutation(len(rows))] + rows[100:150]
+    results = []
+    for name, lines in (("plain.csv", rows), ("mixed.csv.gz", mixed)):
+        out = tmp_path / f"{name}.json"
+        said = run(
+            "--load", csv_of(tmp_path / name, lines), "--time", "time", "--value", "load",
+            "--from", "2021-03-11", "--to", "2021-03-13", "--json", out,
+        )  # fmt: skip
+        assert said.startswith("0 "), said
+        results.append(json.loads(out.read_text())["days"])
+    assert [d["forecast"] for d in results[0]] == [d["forecast"] for d in results[1]]
+    assert [len(d["forecast"]) for d in results[0]] == [144] * 3 and not results[0][0]["learned"]
+
+
+def test_weather_that_ends_early_is_carried_on_and_said(tmp_path: Path) -> None:
+    begin = datetime(2021, 3, 1)  # noqa: DTZ001 - a local clock
+    hours = [f"{begin + timedelta(hours=h):%Y-%m-%d %H:%M},{v:.3f}" for h, v in enumerate(load(60).ravel())]
+    days = [f"{begin + timedelta(days=d):%Y-%m-%d},{10 + d % 5}" for d in range(55)]
+    out = tmp_path / "out.json"
+    said = run(
+        "--load", csv_of(tmp_path / "load.csv", hours), "--time", "time", "--value", "load",
+        "--weather", csv_of(tmp_path / "weather.csv", days, header="date,tmax_c"),
+        "--from", "2021-04-28", "--to", "2021-05-01", "--json", out,
+    )  # fmt: skip
+    assert said.startswith("0 ") and "tmax_c: missing on" in said, said
+    result = json.loads(out.read_text())
+    assert all(len(d["forecast"]) == 24 and np.isfinite(d["forecast"]).all() for d in result["days"])
