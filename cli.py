@@ -45,7 +45,7 @@ VERBS = {
     ),
     "recall": ("recall", "Read stored data of past days again.", "补召历史数据。"),
     "reference": ("reference", "What the tables of a protocol hold.", "规约数据表。"),
-    "report": ("curve", "Reports made from stored readings.", "由已存数据生成报告。"),
+    "report": ("report", "Reports made from stored readings.", "由已存数据生成报告。"),
     "run": ("run", "Run the daemon in the foreground until SIGTERM.", "前台运行守护进程, 直至 SIGTERM。"),
     "sim": ("sim", "Simulated meters and terminals.", "电能表和终端模拟器。"),
     "status": ("run", "Mode, links and devices of the daemon.", "守护进程的模式、链路和设备。"),

@@ -267,10 +267,19 @@ def _members(strip: Any, hour: F8, members: I8, expected: int) -> None:
     strip.set_ylabel(_safe(picture_text("points", "点数")), color=INK, fontsize=9)
 
 
-def shed_png(time_us: I8, kw: F8, marks: Sequence[Mark], *, title: str = "", limit_kw: float | None = None) -> bytes:
+def shed_png(
+    time_us: I8,
+    kw: F8,
+    marks: Sequence[Mark],
+    *,
+    title: str = "",
+    limit_kw: float | None = None,
+    baseline_kw: F8 | None = None,
+) -> bytes:
     """Power against time around a shedding: time_us (n,) ascending instants, kw (n,) with NaN, moments named by marks.
 
-    limit_kw: the level that the order wants the load to stay under. Times are business time.
+    limit_kw: the level that the order wants the load to stay under; baseline_kw (n,): what would have been drawn.
+    Times are business time.
     """
     with _context():
         figure = _figure(11, 4.8)
@@ -280,6 +289,11 @@ def shed_png(time_us: I8, kw: F8, marks: Sequence[Mark], *, title: str = "", lim
         minute = (np.asarray(time_us) - midnight) / 60e6
         axes.plot(minute, kw, color=ACCENT, linewidth=2.0, zorder=3, marker="." if len(minute) < 80 else "")
         axes.fill_between(minute, np.nan_to_num(kw), where=np.isfinite(kw), color=ACCENT, alpha=0.10, linewidth=0)
+        if baseline_kw is not None and np.isfinite(baseline_kw).any():
+            label = _safe(picture_text("baseline", "基线"))
+            axes.plot(minute, baseline_kw, "--", color=WARM, linewidth=1.5, label=label, zorder=2)
+            axes.legend(loc="lower right", frameon=False, fontsize=9)
+            kw = np.where(np.isfinite(kw), np.fmax(kw, baseline_kw), kw)
         finite = kw[np.isfinite(kw)]
         levels = [m.target_kw for m in marks if m.target_kw is not None] + ([limit_kw] if limit_kw is not None else [])
         top = max([*finite.tolist(), *levels, 0.0]) or 1.0

@@ -116,6 +116,19 @@ class DayReport:
     sections: Sequence[Section] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """A printable page of cards and sections. cards: (what, figure, unit, remark); made_us: UTC µs."""
+
+    kicker: str
+    title: str
+    day: str
+    note: str
+    made_us: int
+    cards: Sequence[tuple[str, str, str, str]] = ()
+    sections: Sequence[Section] = ()
+
+
 def _number(value: float, digits: int = 3) -> float | None:
     return round(float(value), digits) if np.isfinite(value) else None
 
@@ -267,14 +280,19 @@ def remarks(rows: Sequence[PointRow]) -> list[tuple[str, str]]:
 
 
 @cache
-def _template() -> jinja2.Template:
+def _template(name: str = "day_report.html") -> jinja2.Template:
     folder = resources.files(__package__).joinpath("templates")
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     environment.filters.update(kilo=_kilo, percent=_percent)
     environment.globals.update(style=folder.joinpath("report.css").read_text(encoding="utf-8"), dash=DASH)
-    return environment.from_string(folder.joinpath("day_report.html").read_text(encoding="utf-8"))
+    return environment.from_string(folder.joinpath(name).read_text(encoding="utf-8"))
+
+
+def build_page(page: Page) -> str:
+    """The page, in the language in force. Names and texts from outside are escaped."""
+    return _template("page.html").render(tr=tr, lang=lang(), page=page, version=__version__, made=_moment(page.made_us))
 
 
 def build_day_report(data: DayReport) -> str:

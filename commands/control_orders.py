@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from ..control import orders, plans, rounds
+from ..control.evaluation import archive
 from ..control.sheet import parse_instant
 from ..model.lang import tr
 from ..protocols.common.errors import UsageError
@@ -372,12 +373,15 @@ def _order_step(verb_name: str, permission: str, help_: str) -> None:
                 made = orders.activate(conn, now_us(), actor, found.id)
             elif verb_name == "end":
                 made = orders.end(conn, now_us(), actor, found.id)
+            elif verb_name == "archive":
+                made = archive(conn, now_us(), actor, found.id)
             else:
                 made = orders.cancel(conn, now_us(), actor, found.id, reason)
         say(as_json, asdict(made), tr(f"order {made.number} is {made.state}", f"指令 {made.number} 为 {made.state}"))
 
 
 _order_step("activate", "order.activate", tr("Put the level in force (dispatcher).", "等级生效(调度)。"))
+_order_step("archive", "order.evaluate", tr("Archive an evaluated order.", "归档已评价的指令。"))
 _order_step("end", "order.end", tr("End an order whose commands are all closed.", "结束指令(命令须全部关闭)。"))
 _order_step("cancel", "order.end", tr("Withdraw an order that is not active.", "撤销未生效指令。"))
 

@@ -17,7 +17,7 @@ from .permissions import require, require_other_person
 from .plans import LEVELS
 from .records import Conn, fetch_all, fetch_one, insert, scalar, update
 
-# (state, step) -> state. Evaluation (EVALUATED, ARCHIVED) and change of level (CHANGING) belong to the event report.
+# (state, step) -> state.
 STEPS: Final = {
     ("RECEIVED", "confirm"): "CONFIRMED",
     ("RECEIVED", "refuse"): "REFUSED",
@@ -38,6 +38,8 @@ STEPS: Final = {
     ("RELEASING", "release"): "RELEASING",
     ("ACTIVE", "end"): "ENDED",
     ("RELEASING", "end"): "ENDED",
+    ("ENDED", "evaluate"): "EVALUATED",
+    ("EVALUATED", "archive"): "ARCHIVED",
 }
 
 

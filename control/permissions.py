@@ -54,6 +54,7 @@ MAY: Final[dict[str, frozenset[Role]]] = {
     "order.confirm": frozenset({R.DISPATCHER, R.GUARD}),
     "order.activate": frozenset({R.DISPATCHER}),
     "order.end": frozenset({R.DISPATCHER}),
+    "order.evaluate": frozenset({R.INSIDE, R.DISPATCHER}),
     "order.notice": frozenset({R.INSIDE, R.OUTSIDE, R.DISPATCHER}),
     "command.propose": frozenset({R.INSIDE, R.DISPATCHER}),
     "command.submit": frozenset({R.INSIDE, R.DISPATCHER}),

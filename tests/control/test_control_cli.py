@@ -151,6 +151,11 @@ async def test_the_main_job_by_the_command_line(desk: Desk, world: Any) -> None:
     assert len(desk.run("dispatcher", "control", "release", "D-1", "--margin-kw", "5000")) == 2
     await until("CLOSED")
     assert desk.run("dispatcher", "control", "order", "end", "D-1")["state"] == "ENDED"
+    page = desk.folder / "event.html"
+    assert "is ENDED" in desk.run("dispatcher", "control", "order", "archive", "D-1", code=1)
+    report = desk.run("inside", "report", "event", "D-1", "--record", "--html", str(page))
+    assert report["state"] == "EVALUATED" and report["totals"]["verified"] == 2 and "D-1" in page.read_text()
+    assert desk.run("dispatcher", "control", "order", "archive", "D-1")["state"] == "ARCHIVED"
     await executor.close()
 
     sound = desk.run("auditor", "audit", "verify")
