@@ -11,7 +11,7 @@ from typing import Any, Final
 import click
 import numpy as np
 
-from ..analytics.draw import Mark, shed_png
+from ..analytics.draw import Mark, picture_text, shed_png
 from ..analytics.evaluation import Achieved, Baseline, Totals, achieved, baseline, totals
 from ..analytics.forecast.calendar import day_types
 from ..analytics.masks import F8
@@ -36,12 +36,13 @@ FINE: Final = 6  # cells a minute for orders that were over before half an hour:
 FINE_BELOW_MIN: Final = 30
 RAMP_MIN: Final = (15, 30)  # direct, voluntary
 AFTER_MIN: Final = 120  # in which a rebound is looked for
+LEAD: Final = 30  # cells shown before the order
 SLOT_MIN: Final = 15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluated:
-    """An order, its customers and what they achieved. time_us (t + u,): cells of the window and of the time after."""
+    """An order, its customers and what they achieved. time_us: cells before, in and after the window."""
 
     order: orders.Order
     customers: Sequence[Ordered]
@@ -49,6 +50,7 @@ class Evaluated:
     cell_us: int
     kw: F8
     base: F8
+    lead: int
     window: int
     factor: F8
     days: np.ndarray[Any, np.dtype[np.int64]]
@@ -75,7 +77,8 @@ def evaluate(conn: Conn, order: orders.Order, at_us: int) -> Evaluated:
     begin = -(-first // cell) * cell
     window = max((end - begin) // cell, 1)
     after = int(np.clip((at_us - end) // cell, 0, AFTER_MIN * MINUTE_US // cell))
-    time_us = begin + cell * np.arange(window + after)
+    time_us = begin + cell * np.arange(-LEAD, window + after)
+    inside, behind = slice(LEAD, LEAD + window), slice(LEAD + window, None)
 
     devices = sorted({d for c in customers for d in c.devices})
     curves = _Curves(conn, devices, business_day(begin))
@@ -87,12 +90,12 @@ def evaluate(conn: Conn, order: orders.Order, at_us: int) -> Evaluated:
                    curves.past, curves.today)
     )  # fmt: skip
     allowed = np.stack([np.logical_and.reduce([curves.allowed[d] for d in c.devices]) for c in customers])
-    base: Baseline = baseline(past, allowed, today, int(slot[0]))
+    base: Baseline = baseline(past, allowed, today, int(slot[LEAD]))
     expected = base.kw[:, slot % base.kw.shape[1]]
     voluntary = np.array([c.voluntary for c in customers])
     found = [
-        achieved(kw[:, :window], expected[:, :window], np.array([c.limit_kw for c in customers]), ramp,
-                 kw[:, window:], expected[:, window:])
+        achieved(kw[:, inside], expected[:, inside], np.array([c.limit_kw for c in customers]), ramp,
+                 kw[:, behind], expected[:, behind])
         for ramp in (minutes * MINUTE_US // cell for minutes in RAMP_MIN)
     ]  # fmt: skip
     direct, slow = found
@@ -100,13 +103,13 @@ def evaluate(conn: Conn, order: orders.Order, at_us: int) -> Evaluated:
         name: np.where(voluntary, getattr(slow, name), getattr(direct, name)) for name in Achieved.__slots__
     })  # fmt: skip
     return Evaluated(
-        order=order, customers=customers, time_us=time_us, cell_us=cell, kw=kw, base=expected, window=window,
+        order=order, customers=customers, time_us=time_us, cell_us=cell, kw=kw, base=expected, lead=LEAD, window=window,
         factor=base.factor, days=base.days.sum(axis=1), found=mixed,
         totals=totals(mixed, np.array([c.required_kw for c in customers])),
     )  # fmt: skip
 
 
-def _sum(parts: Sequence[F8]) -> F8:
+def _sum(parts: Sequence[F8] | F8) -> F8:
     """Sum of devices; unknown where one of them is."""
     return np.asarray(np.sum(parts, axis=0), np.float64)
 
@@ -210,7 +213,7 @@ def plain(found: Evaluated) -> dict[str, Any]:
     )
     return {
         "order": found.order.number, "state": found.order.state, "level": found.order.level,
-        "gap_kw": found.order.gap_kw, "from": from_us(int(found.time_us[0])),
+        "gap_kw": found.order.gap_kw, "from": from_us(int(found.time_us[found.lead])),
         "minutes": number(found.window * found.cell_us / MINUTE_US, 1),
         "totals": sums | {
             "commands": commands, "executed": executed, "verified": verified,
@@ -265,16 +268,16 @@ def _facts(result: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _page(found: Evaluated, result: dict[str, Any], made_us: int) -> str:
     order, t = found.order, result["totals"]
-    total, base = _sum(list(found.kw)), _sum(list(found.base))
-    begin, end = int(found.time_us[0]), int(found.time_us[found.window - 1])
+    shown = np.isfinite(found.base).any(axis=1)
+    total, base = _sum(found.kw[shown]), _sum(found.base[shown])
+    begin, end = int(found.time_us[found.lead]), int(found.time_us[min(found.lead + found.window, len(total) - 1)])
     marks = [
-        Mark(time_us=begin, text=tr("executed", "执行"), target_kw=None),
-        Mark(time_us=end, text=tr("released", "释放")),
+        Mark(time_us=begin, text=picture_text("executed", "执行")),
+        Mark(time_us=end, text=picture_text("released", "释放")),
     ]
-    picture = shed_png(
-        found.time_us, total, marks, title=tr("Power of the ordered customers", "受控用户功率"),
-        baseline_kw=base,
-    )  # fmt: skip
+    of = f"{shown.sum()} / {len(found.customers)}"
+    heading = picture_text(f"Power of the {of} customers with a baseline", f"有基线的 {of} 户功率")
+    picture = shed_png(found.time_us, total, marks, title=heading, baseline_kw=base)
     head, rows = _table(result)
     return build_page(
         Page(
