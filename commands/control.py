@@ -6,11 +6,13 @@ No verb trips anything: `execute` asks the daemon, which acts only on commands s
 from __future__ import annotations
 
 import csv
+import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,10 +23,14 @@ from ..control.rules.kinds import Effect, Kind, Scope
 from ..control.rules.states import State
 from ..model.lang import tr
 from ..protocols.common.errors import UsageError
+from .colours import COLOURS
 from .common import App, json_option, pass_app, print_json, reported
 from .control_devices import device, incident
 from .control_orders import Reason, control
 from .person import device_names, kw, local, local_short, now_us, person, say, show_table, yes_no
+
+if TYPE_CHECKING:
+    from .watch import Board
 
 control.add_command(device)
 control.add_command(incident)
@@ -374,7 +380,7 @@ def _list(conn: Conn, found: Sequence[Command], as_json: bool) -> None:
             c.customer,
             names[c.device_id],
             _aim(c.rule, c.round, c.limit_kw),
-            c.state.value,
+            f"[{COLOURS[c.state]}]{c.state.value}[/]",
             kw(c.expected_kw),
             kw(c.measured_kw),
             yes_no(c.sent),
@@ -431,18 +437,35 @@ def _status(conn: Conn, name: str | None, everything: bool, as_json: bool) -> bo
 
 @control.command(
     help=tr(
-        "The status again and again until nothing is under way (Ctrl-C ends).",
-        "持续显示状态直至全部结束(Ctrl-C 结束)。",
+        "A full screen of what is under way, with CONTROL-FREEZE on one key; --plain: the status again and again.",
+        "全屏监视, 一键总闭锁; --plain: 持续输出状态。",
     )
 )
 @click.argument("name", required=False)
 @click.option("--every", type=click.FloatRange(0.5, 60), default=2.0, show_default=True, help=tr("seconds", "秒"))
+@click.option("--plain", is_flag=True, help=tr("lines instead of a screen", "逐行输出"))
 @json_option
 @pass_app
 @reported
-def watch(app: App, name: str | None, every: float, as_json: bool) -> None:
-    """Reading only; does not keep the session alive by itself longer than the person stays."""
-    with person(app) as (conn, _):
+def watch(app: App, name: str | None, every: float, plain: bool, as_json: bool) -> None:
+    """Lines end when nothing is under way. Watching keeps no session alive; freezing is open to who began to watch."""
+    with person(app) as (conn, actor):
+        if not (plain or as_json) and sys.stdout.isatty():
+            from .watch import WatchApp, read_board  # textual
+
+            order_id = orders.find(conn, name).id if name else None
+            lock = threading.Lock()  # one connection: the screen's looks and a freeze take turns
+
+            def read() -> Board:
+                with lock:
+                    return read_board(conn, now_us(), order_id)
+
+            def stop(reason: str) -> None:
+                with lock:
+                    freeze.freeze(conn, now_us(), actor, reason)
+
+            WatchApp(read, stop, every).run()
+            return
         while True:
             if not as_json:
                 click.clear()
