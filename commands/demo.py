@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -411,6 +411,20 @@ class Demo:
         self.facts["audit"] = len(lines)
         self.facts["forged"] = at + 1
 
+    def forecast(self) -> None:
+        """Tomorrow's load is issued; how the last two recalled days would have been forecast."""
+        self.chapter("7  Tomorrow's load, and how good such a forecast was", "7  明日负荷预测及其准确率")
+        self.run("forecast", "run")
+        last: date = self.facts["day"]
+        words = ("forecast", "backtest", "--from", str(last - timedelta(days=1)), "--to", str(last), "--by-label")
+        self.run(*words, "--plot", str(self.home / "forecast.png"))
+        self.console.print(
+            tr(
+                "simulated days resemble each other more than real ones: docs/forecast.md says what to expect",
+                "模拟日之间比真实负荷更相似: 实际准确率见 docs/forecast.md",
+            )
+        )
+
     def report(self, database: Database) -> Path:
         """One HTML page with the day and the event."""
         rows = np.array(self.power)
@@ -556,6 +570,7 @@ def demo(directory: Path | None) -> None:
             show.shed()
             show.restore()
             show.audit()
+            show.forecast()
             page = show.report(database)
     except FuheError:
         console.print(
@@ -575,5 +590,5 @@ def demo(directory: Path | None) -> None:
         ),
         highlight=False,
     )
-    for name in ("fleet-curve.png", "shedding.png", "report.html", ""):
+    for name in ("fleet-curve.png", "shedding.png", "forecast.png", "report.html", ""):
         console.print(str(page.parent / name) if name else str(page.parent), highlight=False, soft_wrap=True)

@@ -32,6 +32,7 @@ from .common import App, json_option, pass_app, print_json, reported
 from .curve import DayType
 from .lab_data import read_table
 
+TARGET = 98.2  # 负荷预测率
 HORIZONS: tuple[Horizon, ...] = ("day", "week", "month", "intraday")
 NAMES = {"forecast": ("forecast", "预测"), "last_week": ("last week", "上周同时刻"), "yesterday": ("yesterday", "昨日")}
 
@@ -230,7 +231,7 @@ def list_(app: App, wanted: str | None, limit: int, as_json: bool) -> None:
             str(f.id), f.object, f.horizon, _clock(f.start_us), _clock(f.issued_us), f"{f.kw.max():,.1f}", f.model,
             f.inputs_hash[:12],
         )  # fmt: skip
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
 
 
 @forecast.command("show")
@@ -287,9 +288,9 @@ def _draw(days: Sequence[ScoredDay], wanted: str, plot: Path | None) -> None:
     click.echo(terminal_curve(traces, title=title, unit="kW", colour=sys.stdout.isatty()), nl=False)
     if sys.stdout.isatty():
         click.echo("  " + "  ".join(t.label for t in traces))
-    note = "  ".join(f"{tr(*NAMES[n])}: {_score_text(s)}" for n, s in one.scores.items())
+    note = "  ".join(f"{tr(*NAMES[n])}: {_score_text(s, one.curves[n])}" for n, s in one.scores.items())
     for name, score in one.scores.items():
-        click.echo(f"  {tr(*NAMES[name]):<10} {_score_text(score)}")
+        click.echo(f"  {tr(*NAMES[name]):<10} {_score_text(score, one.curves[name])}")
     if one.disturbed:
         click.echo(
             tr(
@@ -310,7 +311,9 @@ def _draw(days: Sequence[ScoredDay], wanted: str, plot: Path | None) -> None:
         click.echo(tr(f"written: {plot}", f"已写入: {plot}"))
 
 
-def _score_text(score: DayScore) -> str:
+def _score_text(score: DayScore, curve: F8) -> str:
+    if not np.isfinite(curve).any():
+        return tr("nothing known at issue", "发布时无数据")
     if score.accuracy is None or score.mape is None:
         return tr("nothing measured yet", "尚无实测")
     peak = "" if score.peak is None else f"  {tr('peak', '峰值准确率')} {score.peak:.2f} %"
@@ -360,6 +363,13 @@ def _report(days: list[ScoredDay], wanted: str, as_json: bool, plot: Path | None
         shown(mean["last_week"]["accuracy"]), shown(mean["yesterday"]["accuracy"]),
     )  # fmt: skip
     Console(width=None if sys.stdout.isatty() else 120).print(table)
+    if f["accuracy"] is not None:
+        click.echo(
+            tr(
+                f"mean A {f['accuracy']:.2f} % over {len(days)} days (target {TARGET} %, for the sum of key customers)",
+                f"平均准确率 {f['accuracy']:.2f} %, 共 {len(days)} 天 (目标 {TARGET} %, 对重点客户总负荷)",
+            )
+        )
     if plot is not None and days:
         _draw(days, wanted, plot)
 

@@ -9,11 +9,12 @@ import csv
 import gzip
 import io
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
@@ -86,9 +87,18 @@ def _number(text: str) -> float:
     return value
 
 
+_LOOSE: Final = re.compile(r"(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})(?:[ T]+(\d{1,2}):(\d{2})(?::(\d{2})(?:\.\d+)?)?)?")
+
+
 def _time(text: str) -> datetime:
-    stamp = datetime.fromisoformat(text.replace("/", "-") if "/" in text else text)
-    return stamp.replace(tzinfo=None)
+    """ISO 8601, also 2018/1/5 7:30, and 24:00 as the end of its day."""
+    found = _LOOSE.fullmatch(text)
+    if found is None:
+        return datetime.fromisoformat(text).replace(tzinfo=None)
+    year, month, day, hour, minute, second = (int(part or 0) for part in found.groups())
+    if (hour, minute, second) == (24, 0, 0):
+        return datetime(year, month, day) + timedelta(days=1)  # noqa: DTZ001 - a clock's label
+    return datetime(year, month, day, hour, minute, second)  # noqa: DTZ001
 
 
 def read_table(path: Path) -> Table:

@@ -21,6 +21,8 @@ from fuhe.analytics.forecast.score import score_day
 from fuhe.analytics.forecast.walk import clock_grid, naive_last_week, naive_yesterday, walk
 from fuhe.analytics.masks import F8
 from fuhe.cli import root
+from fuhe.commands.lab_data import Table
+from fuhe.protocols.common.errors import UsageError
 
 NAN = float("nan")
 FIRST = date(2021, 3, 1)  # a Monday
@@ -295,3 +297,12 @@ def test_weather_that_ends_early_is_carried_on_and_said(tmp_path: Path) -> None:
     assert said.startswith("0 ") and "tmax_c: missing on" in said, said
     result = json.loads(out.read_text())
     assert all(len(d["forecast"]) == 24 and np.isfinite(d["forecast"]).all() for d in result["days"])
+
+
+def test_labels_as_spreadsheets_and_terminals_write_them() -> None:
+    table = Table(
+        Path("x"), ["t"], [["2018/1/5 7:30"], ["2018-01-05 24:00"], ["2018-01-05T07:30:00+08:00"], ["2018.1.5"]]
+    )
+    assert [f"{t:%d %H:%M}" for t in table.times("t")] == ["05 07:30", "06 00:00", "05 07:30", "05 00:00"]
+    with pytest.raises(UsageError, match="row 2"):
+        Table(Path("x"), ["t"], [["2018-01-05 25:00"]]).times("t")
