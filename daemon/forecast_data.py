@@ -25,11 +25,14 @@ from ..model.devices import Point
 from ..model.lang import tr
 from ..model.quality import Quality
 from ..model.quantities import quantity
-from ..model.times import DAY_US, day_start_us
+from ..model.times import DAY_US, day_start_us, from_us
 from ..protocols.common.errors import UsageError
 from ..storage.archive import contracts, multipliers
+from ..storage.curves import NONE
 from ..storage.devices import load_devices
 from ..storage.forecasts import control_windows
+from ..storage.layers import read_final
+from ..storage.partitions import EPOCH_DAY
 from ..storage.readings import load_curve_range, load_samples
 
 Connection = psycopg.Connection[Any]
@@ -42,6 +45,7 @@ CHUNK_VALUES: Final = 4_000_000  # values of one reading from the database
 SAMPLE_DAYS: Final = 60  # of points without a curve memory: their live samples reach back so far
 REBOUND_US: Final = 3_600_000_000  # after a restoration the load stands above its usual for a while
 COVER_LEAST: Final = 0.8  # share of the members' mean load that must be there for a sum to be made good
+LOAD: Final = quantity("load_power").id
 POWERS: Final = ("active_demand", "active_power_total")
 KINDS: Final = ("total", "point", "group", "set", "customer", "feeder", "class")
 OTHER_ROLES: Final = frozenset({"check", "sub", "self_generation"})
@@ -140,7 +144,7 @@ def load_history(
     chunk = max(1, CHUNK_VALUES // (days * SLOTS * len(POWERS)))
     for begin in range(0, len(points), chunk):
         part = points[begin : begin + chunk]
-        kw, outage = _kw(connection, part, first, last, received_by_us)
+        kw, outage, guessed = _kw(connection, part, first, last, received_by_us)
         if live_from_us is not None:
             _newest_live(connection, part, first, kw, live_from_us, known_by_us)
         kw[:, future] = np.nan
@@ -152,7 +156,7 @@ def load_history(
                 curve, there = undisturbed(curve, disturbed & ~future, types)
                 replaced |= there
             clean.add(curve)
-            delivered.add(kw[i])
+            delivered.add(np.where(guessed[i], np.nan, kw[i]))
     value, scaled = clean.made_good()
     names = tuple(p.name for p in points)
     digest = hashlib.sha256(
@@ -218,8 +222,11 @@ def _held(connection: Connection, points: Sequence[Point], first: date, days: in
 
 def _kw(
     connection: Connection, points: Sequence[Point], first: date, last: date, received_by_us: int | None
-) -> tuple[F8, B1]:
-    """Primary kW (points, days, 96) by the meter's own average where a day has it, and confirmed outages."""
+) -> tuple[F8, B1, B1]:
+    """Primary kW (points, days, 96), confirmed outages, and slots that are estimates.
+
+    A day that was judged (VEE) is its final load; others are the meter's own average where the day has it, else power.
+    """
     ids = [p.id for p in points]
     days = (last - first).days + 1
     value, quality = load_curve_range(
@@ -227,6 +234,7 @@ def _kw(
     )
     shape = (len(ids), len(POWERS), days, SLOTS)
     value, quality = value.reshape(shape), quality.reshape(shape)
+    guessed = estimated(value, quality).any(axis=1)
     value = np.where(measured(value, quality) | estimated(value, quality), value, np.nan)
     outage: B1 = (quality == Quality.O).any(axis=1)
     own = np.isfinite(value[:, 0]).any(axis=2, keepdims=True)
@@ -234,7 +242,29 @@ def _kw(
     silent = np.flatnonzero(~np.isfinite(kw).any(axis=(1, 2)))
     if len(silent):
         kw[silent] = _from_samples(connection, [ids[i] for i in silent], first, last, received_by_us)
-    return kw * _multiplier(connection, points, first, days)[..., None], outage
+    kw = kw * _multiplier(connection, points, first, days)[..., None]
+    _final(connection, ids, first, last, received_by_us, kw, outage, guessed)
+    if received_by_us is None:
+        kw = np.where(guessed, np.nan, kw)  # an estimate may rest on what came after it: by labels it is not known
+    return kw, outage, guessed
+
+
+def _final(
+    connection: Connection, ids: Sequence[int], first: date, last: date, received_by_us: int | None,
+    kw: F8, outage: B1, guessed: B1,
+) -> None:  # fmt: skip
+    """The judged days' final loads put in place, in the version that was there at the instant."""
+    made_by = None if received_by_us is None else from_us(received_by_us)
+    place = {point: i for i, point in enumerate(ids)}
+    day0 = (first - EPOCH_DAY).days
+    for rows in read_final(connection, first, last, ids, [LOAD], made_by=made_by):
+        r = np.array([place[int(p)] for p in rows.key["point"]], np.int64)
+        d = rows.key["day"] - day0
+        value = np.where(rows.number == NONE, np.nan, rows.number / np.power(10.0, rows.key["decimals"])[:, None])
+        guess = estimated(value, rows.quality)
+        kw[r, d] = np.where(guess | measured(value, rows.quality), value, np.nan)
+        outage[r, d] = rows.quality == Quality.O
+        guessed[r, d] = guess
 
 
 def _newest_live(

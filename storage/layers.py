@@ -115,10 +115,15 @@ def judged(connection: Connection, first: date, last: date, points: Sequence[int
 
 def read_final(
     connection: Connection, first: date, last: date, points: Sequence[int], quantities: Sequence[int] | None = None,
-    *, step_s: int = 900, version: int | None = None,
+    *, step_s: int = 900, version: int | None = None, made_by: datetime | None = None,
 ) -> list[DayRows]:  # fmt: skip
-    """The final rows in force (or as they were in `version`), empty slots with quality X or M."""
+    """The final rows in force (or as they were in `version`, or at an instant), empty slots with quality X or M."""
     newest = NEWEST.format(table=sql.SQL("final_day"))
+    if made_by is not None:
+        newest = sql.SQL(
+            "c.made <= {at} AND NOT EXISTS (SELECT FROM final_day n WHERE n.day = c.day AND n.quantity = c.quantity"
+            " AND n.point = c.point AND n.step_s = c.step_s AND n.version > c.version AND n.made <= {at})"
+        ).format(at=sql.Literal(made_by))
     if version is not None:
         newest = sql.SQL(
             "c.version = (SELECT max(n.version) FROM final_day n WHERE n.day = c.day AND n.quantity = c.quantity"

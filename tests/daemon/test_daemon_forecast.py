@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,14 @@ from fuhe.analytics.masks import F8
 from fuhe.cli import root
 from fuhe.daemon.forecast import due, forecast_day, forecast_hours, forecast_month, forecast_week, issue
 from fuhe.daemon.forecast_config import ForecastConfig
-from fuhe.daemon.forecast_data import load_history, members
+from fuhe.daemon.forecast_data import Loads, load_history, members
 from fuhe.daemon.forecast_score import backtest, means, score_issued
 from fuhe.daemon.forecast_worker import Question, answer
 from fuhe.model.devices import Device, Point
 from fuhe.model.quality import Quality
 from fuhe.model.quantities import quantity
 from fuhe.model.readings import CurveBlock, ReadingBatch
-from fuhe.model.times import DAY_US, day_start_us, from_us
+from fuhe.model.times import DAY_US, day_start_us, from_us, to_us
 from fuhe.protocols.common.errors import UsageError
 from fuhe.storage.batches import encode_batches
 from fuhe.storage.config import StorageConfig
@@ -34,6 +34,8 @@ from fuhe.storage.database import Database
 from fuhe.storage.devices import apply_devices
 from fuhe.storage.forecasts import WeatherRow, insert_forecast, insert_weather, list_forecasts, load_weather
 from fuhe.storage.journal import Journal
+from fuhe.storage.layers import LayerWriter, numbers_of
+from fuhe.storage.partitions import Partitions
 from fuhe.storage.writer import JournalWriter
 
 FIRST, DAYS = date(2025, 8, 4), 32  # a Monday; 2025 is in the calendar
@@ -169,6 +171,29 @@ def test_days_under_control_stand_as_their_baseline(
     assert made.kw[38:42].mean() == pytest.approx(shape()[:5, 38:42].mean(), rel=0.02)
     assert taught.kw[38:42].mean() < 0.96 * made.kw[38:42].mean()
     assert made.note["baseline_slots"] == 60
+
+
+def test_a_judged_day_is_its_final_load_in_the_version_of_the_instant(store: Store, db: Connection) -> None:
+    final = shape()[-1:].copy()
+    final[0, :4] = 1000.0  # edited by a person
+    quality = np.zeros((1, 96), np.int16)
+    quality[0, :4], quality[0, 4:8] = Quality.U, Quality.E3
+    numbers = numbers_of([1], quantity("load_power").id, 2, final, quality)
+    head = dict.fromkeys(("suspect", "rejected", "missing", "estimated", "edited", "person", "basis", "why"), 0)
+    rest = dict.fromkeys(("net_kwh", "import_kwh", "export_kwh", "like_days", "edits"))
+    none = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 96), np.int16))
+    with db.transaction():
+        LayerWriter(Partitions(False, 1100)).write(db, LAST, LAST, {1: {**head, **rest, "version": 1}}, numbers, none)
+    points = members(db, "point:Mill", LAST)
+
+    def loads(received_by_us: int | None) -> Loads:
+        return load_history(db, points, LAST, LAST, known_by_us=at(LAST, 48), received_by_us=received_by_us)
+
+    made = to_us(datetime.now(UTC)) + 60_000_000
+    assert loads(at(LAST, 48)).kw[0] == pytest.approx(shape()[-1], abs=1e-3)  # not judged yet at that instant
+    assert loads(made).kw[0] == pytest.approx(final[0], abs=0.01)
+    assert np.isnan(loads(made).measured[0, 4:8]).all() and loads(made).measured[0, 0] == 1000
+    assert np.isnan(loads(None).kw[0, 4:8]).all()  # an estimate may rest on what came later
 
 
 def test_every_horizon_and_what_is_due(store: Store, db: Connection, storage_config: StorageConfig) -> None:
