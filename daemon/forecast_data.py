@@ -234,7 +234,7 @@ def _kw(
     )
     shape = (len(ids), len(POWERS), days, SLOTS)
     value, quality = value.reshape(shape), quality.reshape(shape)
-    guessed = estimated(value, quality).any(axis=1)
+    guessed: B1 = np.asarray(estimated(value, quality).any(axis=1))
     value = np.where(measured(value, quality) | estimated(value, quality), value, np.nan)
     outage: B1 = (quality == Quality.O).any(axis=1)
     own = np.isfinite(value[:, 0]).any(axis=2, keepdims=True)

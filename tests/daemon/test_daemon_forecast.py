@@ -7,13 +7,15 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import msgspec
 import numpy as np
 import psycopg
 import pytest
 import yaml
 from click.testing import CliRunner
+from psycopg.types.json import Jsonb
 
 from fuhe.analytics.masks import F8
 from fuhe.cli import root
@@ -22,6 +24,8 @@ from fuhe.daemon.forecast_config import ForecastConfig
 from fuhe.daemon.forecast_data import Loads, load_history, members
 from fuhe.daemon.forecast_score import backtest, means, score_issued
 from fuhe.daemon.forecast_worker import Question, answer
+from fuhe.daemon.forecasts import ForecastCycle
+from fuhe.model.archive import Customer, MeteringPoint
 from fuhe.model.devices import Device, Point
 from fuhe.model.quality import Quality
 from fuhe.model.quantities import quantity
@@ -217,9 +221,44 @@ def test_every_horizon_and_what_is_due(store: Store, db: Connection, storage_con
     assert note["maximum_kw"] == pytest.approx(450, rel=0.1)
 
 
-def replace_config(**changes: Any) -> ForecastConfig:
-    import msgspec
+async def test_the_daemon_has_it_done_by_a_process_of_its_own(
+    store: Store, database: Database, storage_config: StorageConfig, db: Connection
+) -> None:
+    class Clock:
+        def now_us(self) -> int:
+            return at(LAST + timedelta(days=1), 9.6)
 
+    config = replace_config(objects=("point:Mill", "point:Shop"))
+    cycle = ForecastCycle(database, storage_config, config, cast(Any, Clock()))
+    await cycle.step()
+    found = list_forecasts(db, None, 10)
+    assert sorted((f.object, f.horizon) for f in found) == [("point:Mill", h) for h in ("day", "month", "week")]
+    assert {f.issued_us for f in found} == {at(LAST + timedelta(days=1), 9.6)}
+    await cycle.step()  # the one without readings is not tried again at once, and nothing is due twice
+    assert len(list_forecasts(db, None, 10)) == 3
+
+
+def test_customers_feeders_and_classes_are_sums_of_their_billing_points(store: Store, db: Connection) -> None:
+    versions = [
+        ("customers", "C1", Customer(cons_no="C1", name="Works", industry="31", importance="second")),
+        ("points", "Mill", MeteringPoint(point="Mill", customer="C1", feeder="F7")),
+        ("points", "Shop", MeteringPoint(point="Shop", customer="C1", feeder="F7", role="check")),
+    ]
+    for entity, key, record in versions:
+        db.execute(
+            "INSERT INTO archive_version (entity, key, valid_from, content, changed_by, reason, recorded_at)"
+            " VALUES (%s, %s, %s, %s, 'li', 'test', now())",
+            (entity, key, from_us(at(FIRST, 0)), Jsonb(msgspec.to_builtins(record))),
+        )
+    for wanted in ("total", "customer:C1", "feeder:F7", "class:31", "class:second"):
+        assert [p.name for p in members(db, wanted, LAST)] == ["Mill"], wanted
+    assert [p.name for p in members(db, "set:Shop,Mill", LAST)] == ["Shop", "Mill"]
+    assert [p.name for p in members(db, "total", FIRST - timedelta(days=1))] == ["Mill", "Shop"]
+    with pytest.raises(UsageError, match="no metering point belongs to it"):
+        members(db, "feeder:F8", LAST)
+
+
+def replace_config(**changes: Any) -> ForecastConfig:
     return msgspec.structs.replace(CONFIG, **changes)
 
 
