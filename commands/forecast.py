@@ -64,8 +64,8 @@ def _now_us() -> int:
 
 
 object_help = tr(
-    "total, point:NAME, group:NAME, set:NAME,NAME, customer:KEY, feeder:KEY or class:NAME",
-    "total、point:名称、group:名称、set:名称,名称、customer:编号、feeder:编号 或 class:类别",
+    "total, key (key customers), point:NAME, group:NAME, set:NAME,NAME, customer:KEY, feeder:KEY or class:NAME",
+    "total、key (重点客户)、point:名称、group:名称、set:名称,名称、customer:编号、feeder:编号 或 class:类别",
 )
 object_option = click.option(
     "--object", "wanted", type=ObjectType(), default="total", show_default=True, help=object_help

@@ -1,6 +1,7 @@
 """What a forecast is made from, read from the database as it stood at an instant: objects, loads, disturbed windows.
 
-An object is a text: `total` (all billing points), `point:NAME`, `group:NAME` (a total-sum group of a terminal),
+An object is a text: `total` (all billing points), `key` (those of key customers 重点客户), `point:NAME`,
+`group:NAME` (a total-sum group of a terminal),
 `set:NAME,NAME` (a controlled set), and through the archive `customer:KEY`, `feeder:KEY`, `class:NAME` (industry, tariff
 class or importance). Loads are primary kW of slots labelled by their end, 96 a day.
 """
@@ -27,7 +28,7 @@ from ..model.quality import Quality
 from ..model.quantities import quantity
 from ..model.times import DAY_US, day_start_us, from_us
 from ..protocols.common.errors import UsageError
-from ..storage.archive import contracts, multipliers
+from ..storage.archive import Contract, contracts, multipliers
 from ..storage.curves import NONE
 from ..storage.devices import load_devices
 from ..storage.forecasts import control_windows
@@ -47,7 +48,10 @@ REBOUND_US: Final = 3_600_000_000  # after a restoration the load stands above i
 COVER_LEAST: Final = 0.8  # share of the members' mean load that must be there for a sum to be made good
 LOAD: Final = quantity("load_power").id
 POWERS: Final = ("active_demand", "active_power_total")
-KINDS: Final = ("total", "point", "group", "set", "customer", "feeder", "class")
+KEY_KVA: Final = 1000
+KEY_SUPPLIES: Final = 2
+KINDS: Final = ("total", "key", "point", "group", "set", "customer", "feeder", "class")
+NAMELESS: Final = ("total", "key")
 OTHER_ROLES: Final = frozenset({"check", "sub", "self_generation"})
 
 
@@ -72,8 +76,8 @@ class Loads:
 def parse_object(text: str) -> tuple[str, str]:
     """(kind, name); UsageError says how objects are written."""
     kind, _, name = text.partition(":")
-    if kind not in KINDS or (kind == "total") == bool(name):
-        shapes = "total, " + ", ".join(f"{k}:NAME" for k in KINDS[1:])
+    if kind not in KINDS or (kind in NAMELESS) == bool(name):
+        shapes = ", ".join([*NAMELESS, *(f"{k}:NAME" for k in KINDS if k not in NAMELESS)])
         raise UsageError(tr(f"{text!r} is no object: write {shapes}", f"{text!r} 不是预测对象: 应为 {shapes}"))
     return kind, name
 
@@ -94,19 +98,12 @@ def members(connection: Connection, wanted: str, day: date) -> list[Point]:
         return [by_name[n] for n in dict.fromkeys(names)]
     points = [p for p in every if p.kind == "measuring"]
     said = contracts(connection, [p.id for p in points], day)
+    keys = _keys(connection, said, day) if kind == "key" else set()
     out = []
     for point, contract in zip(points, said, strict=True):
         if contract is not None and contract.role in OTHER_ROLES:
             continue  # a check meter or a sub-meter would count the same load twice
-        if kind == "total" or (
-            contract is not None
-            and name
-            in {
-                "customer": (contract.customer,),
-                "feeder": (contract.feeder,),
-                "class": (contract.industry, contract.tariff_class, contract.importance),
-            }[kind]
-        ):
+        if kind == "total" or (contract is not None and _belongs(kind, name, contract, keys)):
             out.append(point)
     if not out:
         raise UsageError(
@@ -172,6 +169,30 @@ def load_history(
         scaled=scaled,
         digest=digest,
     )
+
+
+def _belongs(kind: str, name: str, contract: Contract, keys: set[str]) -> bool:
+    if kind == "key":
+        return contract.customer in keys
+    names = {
+        "customer": (contract.customer,),
+        "feeder": (contract.feeder,),
+        "class": (contract.industry, contract.tariff_class, contract.importance),
+    }
+    return name in names[kind]
+
+
+def _keys(connection: Connection, said: Sequence[Contract | None], day: date) -> set[str]:
+    """Key customers by capacity (1000 kVA running, else contracted) or number of supplies (two)."""
+    at = from_us(day_start_us(day) + DAY_US - 1)
+    rows = connection.execute(
+        "SELECT content ->> 'customer' FROM archive_version WHERE entity = 'supplies' AND valid_from <= %s"
+        " AND (valid_to IS NULL OR valid_to > %s) GROUP BY 1 HAVING count(*) >= %s",
+        (at, at, KEY_SUPPLIES),
+    ).fetchall()
+    return {r[0] for r in rows} | {
+        c.customer for c in said if c is not None and c.customer and (c.running_kva or c.contract_kva or 0) >= KEY_KVA
+    }
 
 
 class _Sum:

@@ -180,7 +180,9 @@ def load_weather(connection: Connection, place: str, first: date, last: date, is
 
 @dataclass(frozen=True, slots=True)
 class ControlWindow:
-    """A time in which a device's load was held down by us: from the trip to the restored round (or still open)."""
+    """A time in which a device's load was held down: by a command from the trip to the restored round (or still open),
+    or by a customer who reduces by himself, from the order's start to its end.
+    """
 
     device: int
     from_us: int
@@ -188,12 +190,22 @@ class ControlWindow:
 
 
 def control_windows(connection: Connection, devices: Sequence[int], from_us_: int, to_us_: int) -> list[ControlWindow]:
-    """Windows of the devices' commands that overlap [from, to) as far as they were sent before `to`."""
+    """Windows of the devices that overlap [from, to), as far as they began before `to`: commands that were sent, and
+    orders to customers who reduce by themselves.
+    """
     rows = connection.execute(
         "SELECT device_id, sent_at, coalesce(restored_at, released_at, CASE WHEN state IN"
         " ('FAILED', 'CLOSED', 'SUPERSEDED') THEN changed_at END, %(b)s) FROM command"
         " WHERE takes_supply(kind) AND device_id = ANY(%(d)s) AND sent_at IS NOT NULL AND sent_at < %(b)s"
-        " AND coalesce(restored_at, released_at, %(b)s) >= %(a)s ORDER BY device_id, sent_at",
+        " AND coalesce(restored_at, released_at, %(b)s) >= %(a)s"
+        " UNION SELECT c.device_id, o.start_at,"
+        " least(o.end_at, CASE WHEN o.state IN ('ENDED', 'EVALUATED', 'ARCHIVED') THEN o.changed_at END)"
+        " FROM command c JOIN order_ o ON o.id = c.order_id"
+        " JOIN plan_row r ON (r.plan_id, r.row) = (c.plan_id, c.plan_row)"
+        " WHERE r.voluntary AND c.device_id = ANY(%(d)s)"
+        " AND c.state NOT IN ('DRAFT', 'SUPERSEDED', 'REJECTED', 'CANCELLED')"
+        " AND o.state IN ('ACTIVE', 'CHANGING', 'RELEASING', 'ENDED', 'EVALUATED', 'ARCHIVED')"
+        " AND o.start_at < %(b)s AND o.end_at >= %(a)s ORDER BY 1, 2",
         {"d": list(devices), "a": from_us(from_us_), "b": from_us(to_us_)},
     ).fetchall()
-    return [ControlWindow(r[0], to_us(r[1]), min(to_us(r[2]), to_us_)) for r in rows]
+    return [ControlWindow(r[0], to_us(r[1]), min(to_us(r[2]), to_us_)) for r in rows if r[2] > r[1]]

@@ -221,6 +221,37 @@ def test_every_horizon_and_what_is_due(store: Store, db: Connection, storage_con
     assert note["maximum_kw"] == pytest.approx(450, rel=0.1)
 
 
+def test_an_order_to_a_customer_who_reduces_by_himself_is_a_window(
+    store: Store, db: Connection, server_url: Callable[[str], str]
+) -> None:
+    start, end, over = (from_us(at(LAST, hour)) for hour in (9, 12, 11))
+    with psycopg.connect(server_url("fuhe"), autocommit=True) as admin:
+        admin.execute("SET session_replication_role = replica")
+        admin.execute(
+            "INSERT INTO order_ (number, issuer, area, level, gap_kw, start_at, end_at, state, received_at, receiver,"
+            " receiver_session, changed_at) VALUES ('D-1', 'x', 'a', 'IV', 1, %s, %s, 'ENDED', %s, 1, 1, %s)",
+            (start, end, start, over),
+        )
+        admin.execute(
+            "INSERT INTO plan_row (plan_id, row, seq, measure, level, group_, customer, device_id, round, reducible_kw,"
+            " limit_kw, security_kw, class, contact, notice, last_test, importance, supply, voluntary, ufls, alarm_min)"
+            " VALUES (1, 1, 1, 'avoid', 'IV', 'A', 'Mill', 1, 1, 1, 0, 0, 'N', '', '', now(), 1, 'single', true, '', 0)"
+        )
+        admin.execute(
+            "INSERT INTO command (device_seq, environment, state, order_id, proposal_id, position, plan_id, plan_row,"
+            " device_id, round, rounds, customer, expected_kw, round_kw, floor_kw, not_before, not_after, created_at,"
+            " changed_at) SELECT 1, 'test', 'EXPIRED', id, 1, 1, 1, 1, 1, 1, '{1}', 'Mill', 1, 1, 0, start_at, end_at,"
+            " start_at, end_at FROM order_"
+        )
+    loads = load_history(
+        db, members(db, "point:Mill", LAST), FIRST, LAST, known_by_us=at(LAST, 24), received_by_us=None
+    )  # fmt: skip
+    assert np.flatnonzero(loads.disturbed.reshape(-1)).tolist() == list(
+        range((DAYS - 1) * 96 + 36, (DAYS - 1) * 96 + 48)
+    )
+    assert np.array_equal(loads.replaced, loads.disturbed)
+
+
 async def test_the_daemon_has_it_done_by_a_process_of_its_own(
     store: Store, database: Database, storage_config: StorageConfig, db: Connection
 ) -> None:
@@ -240,7 +271,11 @@ async def test_the_daemon_has_it_done_by_a_process_of_its_own(
 
 def test_customers_feeders_and_classes_are_sums_of_their_billing_points(store: Store, db: Connection) -> None:
     versions = [
-        ("customers", "C1", Customer(cons_no="C1", name="Works", industry="31", importance="second")),
+        (
+            "customers",
+            "C1",
+            Customer(cons_no="C1", name="Works", running_kva=Decimal(1000), industry="31", importance="second"),
+        ),
         ("points", "Mill", MeteringPoint(point="Mill", customer="C1", feeder="F7")),
         ("points", "Shop", MeteringPoint(point="Shop", customer="C1", feeder="F7", role="check")),
     ]
@@ -250,7 +285,7 @@ def test_customers_feeders_and_classes_are_sums_of_their_billing_points(store: S
             " VALUES (%s, %s, %s, %s, 'li', 'test', now())",
             (entity, key, from_us(at(FIRST, 0)), Jsonb(msgspec.to_builtins(record))),
         )
-    for wanted in ("total", "customer:C1", "feeder:F7", "class:31", "class:second"):
+    for wanted in ("total", "key", "customer:C1", "feeder:F7", "class:31", "class:second"):
         assert [p.name for p in members(db, wanted, LAST)] == ["Mill"], wanted
     assert [p.name for p in members(db, "set:Shop,Mill", LAST)] == ["Shop", "Mill"]
     assert [p.name for p in members(db, "total", FIRST - timedelta(days=1))] == ["Mill", "Shop"]
