@@ -24,7 +24,7 @@ from ..model.times import US, business_day
 from ..protocols.common.errors import LinkError
 from ..storage.database import Database
 from ..storage.dirty import Depth, DirtyDay, close_day, depth, release, take_dirty_days
-from .vee_facts import Book, DeviceList
+from .vee_facts import ArchiveBook, Book
 from .vee_judge import Judge
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ class VeeKeeper:
         """`behind`: records that wait in the journal."""
         self.counters = VeeCounters()
         self._database, self._clock, self._behind = database, clock, behind
-        self._judge = Judge(book or DeviceList(), timescale=database.timescale, retention_days=retention_days)
+        self._judge = Judge(book or ArchiveBook(), timescale=database.timescale, retention_days=retention_days)
         self._pool = ThreadPoolExecutor(1, "vee")
         self._connection: psycopg.Connection[Any] | None = None
         self._taken_over = False

@@ -1,15 +1,16 @@
 """What a judgement takes from the archive: multipliers and exchanges with their dates, limits, confirmed outages.
 
-The archive with effective dates is asked through `Book`; the device list's own ratios are the answer where it has none.
+The archive is asked through `Book`, which tests replace.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
-from typing import Any, Protocol
+from itertools import pairwise
+from typing import Any, Final, Protocol
 
 import numpy as np
 import psycopg
@@ -18,6 +19,7 @@ from ..analytics.energy import Exchanges, Multipliers, multiplier_units, multipl
 from ..analytics.masks import B1, F8, I8
 from ..analytics.vee.days import Facts
 from ..model.times import DAY_US, day_start_us, from_us, to_us
+from ..storage import archive
 
 Connection = psycopg.Connection[Any]
 DIGITS = 6  # of a DL/T 645 energy register: XXXXXX.XX
@@ -50,21 +52,36 @@ class Book(Protocol):
         ...
 
 
-class DeviceList:
-    """Ratios as the device list has them now, for all times; no exchanges."""
+class ArchiveBook:
+    """The archive with effective dates (the device list's ratios where it says nothing)."""
 
     def ratios(
         self, connection: Connection, points: Sequence[int], first_us: int, last_us: int
     ) -> list[tuple[int, int, Decimal]]:
-        """One row a point."""
-        rows = connection.execute(
-            "SELECT id, ct_ratio * pt_ratio FROM point WHERE id = ANY(%s)", (list(points),)
-        ).fetchall()
-        return [(point, first_us, k) for point, k in rows]
+        """As storage.archive has them."""
+        found = archive.multipliers(connection, points, first_us, last_us)
+        return [(points[int(i)], int(found.valid_from_us[row]), found.factor(row)) for row, i in enumerate(found.index)]
 
     def exchanges(self, connection: Connection, points: Sequence[int], first_us: int, last_us: int) -> list[Exchange]:
-        """None."""
-        return []
+        """A removal's reading and the next installation's at the same point."""
+        rows = connection.execute(EXCHANGES, (list(points), from_us(first_us), from_us(last_us))).fetchall()
+        found: list[Exchange] = []
+        for (p, kind, removed, old_end), (q, after, installed, new_start) in pairwise(rows):
+            if p == q and (kind, after) == ("remove", "install"):
+                k_old = self.ratios(connection, [p], to_us(removed) - 1, to_us(removed))[-1][2]
+                k_new = self.ratios(connection, [p], to_us(installed), to_us(installed) + 1)[-1][2]
+                found.append(Exchange(p, to_us(installed), old_end, new_start, k_old, k_new))
+        return found
+
+
+EXCHANGES: Final = (
+    "SELECT p.id, v.content ->> 'kind', v.valid_from, (v.content ->> 'forward_kwh')::numeric"
+    " FROM archive_version v JOIN archive_version a ON a.entity = 'points' AND a.key = v.content ->> 'point'"
+    " AND a.valid_from <= v.valid_from AND (a.valid_to IS NULL OR a.valid_to > v.valid_from)"
+    " JOIN point p ON p.name = coalesce(nullif(a.content ->> 'device_point', ''), a.key)"
+    " WHERE v.entity = 'meter_readings' AND p.id = ANY(%s) AND v.content ->> 'forward_kwh' IS NOT NULL"
+    " AND v.valid_from > %s AND v.valid_from <= %s ORDER BY p.id, v.valid_from, v.content ->> 'kind' DESC"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +115,12 @@ def load_archive(
     exchanges = None
     if found:
         exchanges, k = _exchanges(found, place, boundary, k, days, slots, decimals)
-    return Archive(_facts(connection, points, days), k, exchanges, _outages(connection, points, first, days, step_s))
+    return Archive(
+        _facts(connection, points, first + timedelta(days=days // 2), days),
+        k,
+        exchanges,
+        _outages(connection, points, first, days, step_s),
+    )
 
 
 def _exchanges(
@@ -124,26 +146,20 @@ def _exchanges(
     ), k
 
 
-def _facts(connection: Connection, points: Sequence[int], days: int) -> Facts:
-    rows = {
-        row[0]: row[1:]
-        for row in connection.execute(
-            "SELECT p.id, p.contract_kva::float8, p.nominal_v::float8, p.wiring = '3P3W' FROM point p"
-            " WHERE p.id = ANY(%s)",
-            (list(points),),
-        )
-    }
+def _facts(connection: Connection, points: Sequence[int], day: date, days: int) -> Facts:
+    """Limits as the archive has them at the end of `day`, for all days of the chunk."""
+    found = archive.contracts(connection, points, day)
 
-    def column(at: int) -> F8:
-        values = [rows[p][at] if p in rows and rows[p][at] is not None else np.nan for p in points]
-        return np.repeat(np.array(values, np.float64), days)
+    def column(name: str) -> F8:
+        values = [None if c is None else getattr(c, name) for c in found]
+        return np.repeat(np.array([np.nan if v is None else float(v) for v in values], np.float64), days)
 
     n = len(points) * days
     return Facts(
-        contract_kva=column(0),
+        contract_kva=column("contract_kva"),
         imax_kva=np.full(n, np.nan),
-        nominal_v=column(1),
-        three_wire=column(2) == 1.0,
+        nominal_v=column("un_sec_v"),
+        three_wire=np.repeat([c is not None and c.wiring == "3P3W" for c in found], days),
         digits=np.full(n, DIGITS, np.int64),
         least=np.full(n, LEAST, np.int64),
         clock_offset_s=np.full(n, np.nan),

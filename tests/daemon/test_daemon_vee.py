@@ -16,10 +16,12 @@ import pytest
 from fuhe.daemon import vee_judge
 from fuhe.daemon.vee import VeeKeeper, last_closed
 from fuhe.daemon.vee_facts import Exchange
+from fuhe.model.archive import MeteringPoint, MeterReading, Record, Version
 from fuhe.model.quality import Quality, Source
 from fuhe.model.quantities import quantity
 from fuhe.model.readings import CurveBlock, ReadingBatch, Samples
 from fuhe.model.times import business_day, day_start_us
+from fuhe.storage.archive_versions import store
 from fuhe.storage.batches import encode_batches
 from fuhe.storage.curves import NONE
 from fuhe.storage.database import Database
@@ -340,3 +342,48 @@ def test_a_point_that_sent_nothing_is_judged_when_the_day_is_over(
     assert set(quality.tolist()) == {Quality.E3}
     assert got == pytest.approx(np.mean([curve(1), curve(4), curve(5)], axis=0), abs=1e-5)
     assert versions(db, 2) == []  # never had a value: nothing to say
+
+
+def test_the_archive_marks_what_it_changes_in_its_own_transaction(
+    database: Database, db: psycopg.Connection[Any], points: list[int], plant: Plant, clock: Clock
+) -> None:
+    def said(entity: str, key: str, record: Record, begin: int, end: int | None = None) -> Version:
+        return Version(entity=entity, key=key, valid_from_us=begin, valid_to_us=end, record=record)
+
+    long_ago, start = day_start_us(date(2026, 1, 1)), day_start_us(DAY)
+    at = start + 12 * 3_600_000_000 + 1_200_000_000
+    register = 500 + np.round(np.concatenate([[0.0], np.cumsum(np.full(96, 0.25))]), 2)
+    register[50:] = np.round(10 + 0.25 * np.arange(47), 2)
+    plant.freeze(1, DAY, register[0])
+    plant.put(1, FORWARD, DAY, register[1:])
+    plant.put(1, POWER, DAY, np.full(96, 1.0) + np.arange(96) * 1e-3)
+    first = said("points", "p1", MeteringPoint(point="p1", ct_ratio=Decimal(40)), long_ago)
+    with db.transaction():
+        store(db, at, "m", "first import", ended=[], added=[first])
+    keeper = VeeKeeper(database, clock)
+    try:
+        keeper.drain()
+        assert heads(db, [1], DAY, DAY)[0].import_kwh is None  # a decrease that nobody explains
+        assert load_of(db, 1)[0] == pytest.approx(40 + np.arange(96) * 0.04)
+        later = said("points", "p1", MeteringPoint(point="p1", ct_ratio=Decimal(80)), at)
+        old = MeterReading(asset="A", kind="remove", point="p1", forward_kwh=Decimal("512.35"))
+        new = MeterReading(asset="B", kind="install", point="p1", forward_kwh=Decimal("9.85"))
+        with db.transaction():
+            store(
+                db, at, "m", "meter and CT exchanged",
+                ended=[said("points", "p1", first.record, long_ago, at)],
+                added=[
+                    later,
+                    said("meter_readings", "A/remove/1", old, at),
+                    said("meter_readings", "B/install/1", new, at),
+                ],
+            )  # fmt: skip
+        keeper.drain()
+        (_, _), (number, why) = versions(db, 1)
+        assert number == 2
+        assert why & Why.ARCHIVE
+        assert heads(db, [1], DAY, DAY)[0].import_kwh == pytest.approx(40 * 12.35 + 80 * (register[96] - 9.85))
+        k = np.where(np.arange(96) < 49, 40, 80)  # the slot that ends at 12:15 is the last one before the exchange
+        assert load_of(db, 1)[0] == pytest.approx((1 + np.arange(96) * 1e-3) * k)
+    finally:
+        keeper.close()
