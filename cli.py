@@ -15,6 +15,11 @@ from .model.lang import Lang, set_lang, tr
 
 # verb -> (module of commands/ that defines it under the same name, English, Chinese)
 VERBS = {
+    "archive": (
+        "archive",
+        "The business archive: import, export, show, check.",
+        "业务档案: 导入、导出、查看、检查。",
+    ),
     "audit": ("audit", "The audit: read, verify, export.", "审计: 查看、校验、导出。"),
     "control": (
         "control",

@@ -165,8 +165,8 @@ def parse_instant(value: str) -> datetime:
     return found if found.tzinfo is not None else found.replace(tzinfo=BUSINESS_ZONE)
 
 
-def read_sheet(data: bytes, required: Sequence[str], optional: Sequence[str], faults: Faults) -> list[Row]:
-    """The rows of a CSV file with a heading line; UsageError where it cannot be read as one at all."""
+def csv_lines(data: bytes) -> list[list[str]]:
+    """The cells of a CSV file; UsageError where it cannot be read as one at all."""
     if len(data) > MAX_BYTES:
         raise UsageError(tr(f"the file is larger than {MAX_BYTES} bytes", f"文件超过 {MAX_BYTES} 字节"))
     try:
@@ -179,9 +179,14 @@ def read_sheet(data: bytes, required: Sequence[str], optional: Sequence[str], fa
                 tr(f"the file is neither UTF-8 nor GB18030: {error}", f"文件既非 UTF-8 也非 GB18030: {error}")
             ) from error
     try:
-        lines = list(csv.reader(io.StringIO(text), strict=True))
+        return list(csv.reader(io.StringIO(text, newline=""), strict=True))
     except csv.Error as error:
         raise UsageError(tr(f"not a CSV file: {error}", f"不是 CSV 文件: {error}")) from error
+
+
+def read_sheet(data: bytes, required: Sequence[str], optional: Sequence[str], faults: Faults) -> list[Row]:
+    """The rows of a CSV file with a heading line; UsageError where it cannot be read as one at all."""
+    lines = csv_lines(data)
     heading = [name.strip() for name in lines[0]] if lines else []
     missing = [n for n in required if n not in heading]
     unknown = [n for n in heading if n not in required and n not in optional]

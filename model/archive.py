@@ -297,7 +297,8 @@ class Field:
 class Entity:
     """One entity: the file's name, the struct, key fields, and which fields name another entity's object.
 
-    refs: fields (in the order of the other's key) -> entity; an empty one refers to nothing.
+    refs: fields (in the order of the other's key) -> entity; an empty one refers to nothing. moment: it tells of the
+    instant valid_from, so that what it refers to may end before it does.
     """
 
     name: str
@@ -305,6 +306,7 @@ class Entity:
     struct: type[Record]
     key: tuple[str, ...]
     refs: Mapping[tuple[str, ...], str] = field(default_factory=dict)
+    moment: bool = False
 
     @property
     def fields(self) -> tuple[Field, ...]:
@@ -330,7 +332,7 @@ _ALL: Final = (
             ("transformer",): "transformers", ("district",): "districts"}),
     Entity("meters", "电能表", Meter, ("asset",), {("point",): "points"}),
     Entity("meter_readings", "装拆示数", MeterReading, ("asset", "kind", "number"),
-           {("asset",): "meters", ("point",): "points"}),
+           {("asset",): "meters", ("point",): "points"}, moment=True),
     Entity("group_members", "总加组成员", GroupMember, ("device", "group", "point"), {("point",): "points"}),
     Entity("contacts", "联系人", Contact, ("customer", "contact"), _CUSTOMER),
     Entity("subscriptions", "信息订阅", Subscription, ("customer", "contact", "topic", "channel"),
@@ -340,7 +342,7 @@ _ALL: Final = (
            {**_CUSTOMER, ("customer", "source_no"): "supplies"}),
     Entity("conflict_sets", "双电源冲突组", ConflictMember, ("conflict_set", "customer", "source_no"),
            {**_CUSTOMER, ("customer", "source_no"): "supplies"}),
-    Entity("service_records", "服务记录", ServiceRecord, ("record",), _CUSTOMER),
+    Entity("service_records", "服务记录", ServiceRecord, ("record",), _CUSTOMER, moment=True),
 )  # fmt: skip
 ENTITIES: Final[Mapping[str, Entity]] = {e.name: e for e in _ALL}
 
