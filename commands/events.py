@@ -9,18 +9,22 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..acquisition.event_book import FELL, LOST
-from ..model.lang import tr
+from ..model.lang import lang, tr
 from ..model.times import day_start_us
 from ..protocols.common.errors import UsageError
 from ..protocols.dlt645.events import content, lasts, title
+from ..protocols.qgdw1376.table import ErcRow, lookup_erc
+from ..protocols.qgdw1376.terms import label
 from .asking import find_device, print_table, time_text
 from .common import App, json_option, pass_app, print_json, reported
 from .connections import TITLES
+from .render_terminal import scalar, units_of
 
 if TYPE_CHECKING:
     from ..storage.events import StoredEvent
 
 LATEST = 5
+_KNOWN = frozenset({"kind", "index", "time"})  # said elsewhere in the line
 
 
 def words(code: str, data: Mapping[str, Any]) -> tuple[str, str]:
@@ -28,6 +32,9 @@ def words(code: str, data: Mapping[str, Any]) -> tuple[str, str]:
     named = title(code)
     if code in TITLES:
         return tr(*TITLES[code]), ", ".join(f"{k} {v}" for k, v in data.items() if v not in (None, ""))
+    erc = _erc(code)
+    if erc is not None:
+        return _terminal_event(erc, data)
     name = tr(*named) if named else str(data.get("event", code))
     if data.get("event") == FELL:
         what = tr(
@@ -40,6 +47,22 @@ def words(code: str, data: Mapping[str, Any]) -> tuple[str, str]:
     if named:
         return name, ", ".join(f"{tr(en, zh)} {value}" for en, zh, value in content(code, data))
     return name, ", ".join(f"{k} {v}" for k, v in data.items() if k != "event" and v is not None)
+
+
+def _erc(code: str) -> ErcRow | None:
+    number = code.removeprefix("ERC")
+    return lookup_erc(int(number)) if number != code and number.isdigit() else None
+
+
+def _terminal_event(row: ErcRow, data: Mapping[str, Any]) -> tuple[str, str]:
+    """Name of a terminal's event code, and its fields with their units; what has no value is left out."""
+    units = units_of(row.fields)
+    told = [
+        f"{label(key, lang())} {scalar(value, units.get(key, ''))}"
+        for key, value in data.items()
+        if key not in _KNOWN and value not in (None, [])
+    ]
+    return tr(row.en, row.zh), ", ".join(told)
 
 
 def once(found: Sequence[StoredEvent]) -> list[StoredEvent]:

@@ -115,10 +115,10 @@ def _item(item: Plain, afn: int, up: bool) -> Iterator[Pair]:
         head_text = f"{head_text}  {tr(*_FAULTS.get(fault, (fault, fault)))}".strip()
     yield head, head_text
     layout = row.layout(afn, up) if row is not None and not fault else None
-    yield from _values(_map(item.get("data")), _units(layout), "  ")
+    yield from _values(_map(item.get("data")), units_of(layout), "  ")
 
 
-def _units(layout: Layout | None) -> dict[str, str]:
+def units_of(layout: Layout | None) -> dict[str, str]:
     """Unit of each field by its name."""
     fields: list[Field] = [] if layout is None else list(all_fields(layout))
     return {field.name: field.unit for field in fields if field.unit}
@@ -136,9 +136,9 @@ def _values(data: Plain, units: Mapping[str, str], indent: str) -> Iterator[Pair
                 yield f"{name} {i}", _event_name(_map(row))
                 yield from _values(_map(row), _event_units(_map(row)) or units, indent + "  ")
         elif isinstance(value, list):
-            yield from _list(name, [_scalar(v, "") for v in value], unit)
+            yield from _list(name, [scalar(v, "") for v in value], unit)
         else:
-            yield name, _scalar(value, unit)
+            yield name, scalar(value, unit)
 
 
 def _list(name: str, texts: list[str], unit: str) -> Iterator[Pair]:
@@ -153,11 +153,12 @@ def _list(name: str, texts: list[str], unit: str) -> Iterator[Pair]:
     yield name, line.rstrip() or tr("none", "无")
 
 
-def _scalar(value: object, unit: str) -> str:
+def scalar(value: object, unit: str) -> str:
+    """A value as people read it."""
     if value is None:
         return tr("no value", "无数据")
     if isinstance(value, list):
-        return "[" + ", ".join(_scalar(v, "") for v in value) + "]"
+        return "[" + ", ".join(scalar(v, "") for v in value) + "]"
     if isinstance(value, bool):
         return tr("yes", "是") if value else tr("no", "否")
     return f"{value} {unit}".rstrip()
@@ -175,4 +176,4 @@ def _event_name(event: Plain) -> str:
 
 def _event_units(event: Plain) -> dict[str, str]:
     row = _event_row(event)
-    return {} if row is None else _units(row.fields)
+    return {} if row is None else units_of(row.fields)

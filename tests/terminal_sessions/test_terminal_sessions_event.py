@@ -13,9 +13,12 @@ from hypothesis import strategies as st
 from fuhe.acquisition.profile import TerminalPlan
 from fuhe.acquisition.terminal import Events, TerminalSession
 from fuhe.acquisition.terminal_events import pointer_item
+from fuhe.commands.events import words
 from fuhe.model.times import business_to_us
 from fuhe.model.work import Duty, Status
+from fuhe.protocols.qgdw1376.layout import all_fields
 from fuhe.protocols.qgdw1376.message import Message
+from fuhe.protocols.qgdw1376.table import lookup_erc
 from fuhe.protocols.qgdw1376.units import Unit
 
 from .conftest import NOW, answer, deny, item, profile, session, talk
@@ -222,3 +225,15 @@ def test_nothing_twice_and_nothing_lost(total: int, new: int, most: int, batch: 
     known = reading_from((total - new) % 256)
     outcome, _ = talk(READ, memory, with_session=known, with_profile=plan)
     assert numbers(outcome) == list(range(total - new, total)) and outcome.status is Status.DONE
+
+
+def test_people_read_the_name_of_an_event_code_and_its_fields_with_units() -> None:
+    data = {"kind": "important", "index": 4, "pn": 1, "begin": 1, "phase_a": 1, "u_a": "160.2", "i_a": None}
+    row = lookup_erc(10)
+    assert row is not None
+    what, details = words("ERC10", data)
+    assert what == row.en and "pn 1" in details and "index" not in details and "i_a" not in details
+    assert words("ERC200", {"raw_hex": "AABB"}) == ("ERC200", "raw_hex AABB")
+    units = {f.name: f.unit for f in all_fields(row.fields) if f.unit}
+    (field, unit), *_ = units.items()
+    assert f"{field} 1.5 {unit}" in words("ERC10", {field: "1.5"})[1]
