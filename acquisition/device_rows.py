@@ -17,9 +17,10 @@ import msgspec
 from ..model.devices import POINT_KINDS, Device, Point, PointKind
 from ..model.lang import tr
 from .config import LinkConfig
+from .device_options import faults_of
 from .profile import Profile
 from .relay import CARRIED, VIA, option_faults
-from .terminal import parse_address, terminal_option_faults
+from .terminal import parse_address
 
 COLUMNS: Final = (
     "name", "link", "profile", "address", "point", "pn", "kind", "ct_ratio", "pt_ratio", "contract_kva",
@@ -152,8 +153,7 @@ class RowReader:
 
     def relayed(self, row: int, options: Mapping[str, str], profile: Profile | None) -> None:
         """A device behind a terminal: its options, and whether its protocol can be carried."""
-        own = terminal_option_faults(options) if profile is not None and profile.protocol == "qgdw1376" else []
-        for message in [*option_faults(options), *own]:
+        for message in [*faults_of(options), *option_faults(options)]:
             self.faults.append(Fault(row, "options", message))
         if VIA in options and profile is not None and profile.protocol not in CARRIED:
             en = f"via: a {profile.protocol} device cannot be read through a terminal"

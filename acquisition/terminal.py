@@ -12,17 +12,15 @@ the frame count bit (FCB); the k-th frame of an answer carries RSEQ = PSEQ + k.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Flag
 from functools import lru_cache
 from typing import Final, Literal, NamedTuple
 
-from ..model.lang import tr
 from ..model.times import BUSINESS_ZONE, US, business_to_us, from_us
 from ..protocols.common.errors import UsageError
-from ..protocols.qgdw1376.edition import NAMES
 
 HOUR_US: Final = 3600 * US
 _DECIMAL: Final = re.compile(r"([0-9]{4})-([0-9]{1,5})")
@@ -295,22 +293,6 @@ def month_of(hour: int) -> int:
     """Calendar month, as 202611, of an hour counted from 1970 UTC (the business zone is a whole number of hours)."""
     local = from_us(hour * HOUR_US).astimezone(BUSINESS_ZONE)
     return local.year * 100 + local.month
-
-
-_RANGES: Final = {"msa": (1, 127), "pw_length": (0, 16), "heartbeat_s": (10, 86_400)}
-
-
-def terminal_option_faults(options: Mapping[str, str]) -> list[str]:
-    """What is wrong with a terminal's own settings in the device list."""
-    found = []
-    if options.get("edition", NAMES[0]) not in NAMES:
-        names = ", ".join(NAMES)
-        found.append(tr(f"edition: one of {names}", f"edition: 应为 {names} 之一"))
-    for name, (low, high) in _RANGES.items():
-        text = options.get(name, str(low))
-        if not re.fullmatch(r"[0-9]{1,5}", text) or not low <= int(text) <= high:
-            found.append(tr(f"{name}: {low} to {high}", f"{name}: 应在 {low} 至 {high} 之间"))
-    return found
 
 
 def require_address(text: str) -> TerminalAddress:

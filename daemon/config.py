@@ -5,7 +5,10 @@ A fault is reported with its path (`links[2].baud`); nothing is started on a con
 
 from __future__ import annotations
 
+import difflib
+import re
 from pathlib import Path
+from typing import Any, get_args, get_origin
 
 import msgspec
 import yaml
@@ -61,19 +64,58 @@ def load_config(path: Path | None) -> Config:
         raise UsageError(
             tr(f"cannot read configuration {chosen}: {error}", f"无法读取配置 {chosen}: {error}")
         ) from error
-    try:
-        config = msgspec.convert(tree or {}, Config)
-    except msgspec.ValidationError as error:
-        raise UsageError(tr(f"{chosen}: {error}", f"{chosen} 有误: {error}")) from error
+    faults = shape_faults(tree or {}, Config)
+    if faults:
+        raise UsageError(_listed(chosen, faults))
+    config = msgspec.convert(tree or {}, Config)
     faults = [f"links[{i}] ({link.name}) {text}" for i, link in enumerate(config.links) for text in link_faults(link)]
     faults += [f"forecast.{text}" for text in forecast_faults(config.forecast)]
-    if faults:
-        lines = "\n  ".join(faults)
-        raise UsageError(tr(f"{chosen} has faults:\n  {lines}", f"{chosen} 有误:\n  {lines}"))
     names = [link.name for link in config.links]
-    twice = sorted({n for n in names if names.count(n) > 1})
-    if twice:
-        raise UsageError(
-            tr(f"{chosen}: links named twice: {', '.join(twice)}", f"{chosen}: 链路重名: {', '.join(twice)}")
-        )
+    twice = sorted({name for name in names if names.count(name) > 1})
+    faults += [tr(f"links: {name} is named twice", f"links: {name} 重名") for name in twice]
+    if faults:
+        raise UsageError(_listed(chosen, faults))
     return config
+
+
+def _listed(chosen: Path, faults: list[str]) -> str:
+    lines = "\n  ".join(faults)
+    return tr(f"{chosen} has faults, nothing was started:\n  {lines}", f"{chosen} 有误, 未启动:\n  {lines}")
+
+
+def shape_faults(value: object, kind: Any, path: str = "") -> list[str]:
+    """Every place where `value` (plain YAML) does not fit `kind`, with its path; empty = `msgspec.convert` takes it."""
+    try:
+        msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        return _inner_faults(value, kind, path) or [f"{path or '(file)'}: {_said(str(error))}"]
+    return []
+
+
+def _inner_faults(value: object, kind: Any, path: str) -> list[str]:
+    if get_origin(kind) is tuple and isinstance(value, list):
+        return [text for i, one in enumerate(value) for text in shape_faults(one, get_args(kind)[0], f"{path}[{i}]")]
+    if not (isinstance(kind, type) and issubclass(kind, msgspec.Struct) and isinstance(value, dict)):
+        return []
+    fields = {f.encode_name: f for f in msgspec.structs.fields(kind)}
+    dot = f"{path}." if path else ""
+    faults = [_unknown(f"{dot}{name}", str(name), list(fields)) for name in value if name not in fields]
+    for name, field in fields.items():
+        if name in value:
+            faults += shape_faults(value[name], field.type, f"{dot}{name}")
+        elif field.required:
+            faults.append(tr(f"{dot}{name} is missing", f"缺少 {dot}{name}"))
+    return faults
+
+
+def _unknown(path: str, name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, 1)
+    hint = tr(f": did you mean {near[0]}?", f": 是否为 {near[0]}?") if near else ""
+    return tr(f"{path} is no option{hint}", f"{path} 不是配置项{hint}")
+
+
+def _said(text: str) -> str:
+    """msgspec's words without its own path; the usual ones in the language in force."""
+    text = text.split(" - at `$")[0]
+    found = re.fullmatch(r"Expected `(.+)`, got `(.+)`", text)
+    return tr(text, f"应为 {found[1]}, 实为 {found[2]}") if found else text

@@ -48,6 +48,13 @@ words = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,8}", fullmatch=True)
 ratios = st.decimals("0.001", "99999", places=3).filter(lambda d: d > 0)
 
 
+OPTIONS = {
+    "line": st.text("abc-123", max_size=6), "since": st.dates().map(str),
+    "heartbeat_s": st.integers(10, 86_400).map(str), "msa": st.integers(1, 127).map(str), "settlement": st.sampled_from(["00:00", "0:05,23:59"]),
+    "simulated": st.sampled_from(["0", "1"]),
+}  # fmt: skip
+
+
 @st.composite
 def lists(draw: st.DrawFn) -> tuple[Device, ...]:
     device_names = draw(st.lists(names, unique=True, max_size=6))
@@ -81,7 +88,7 @@ def lists(draw: st.DrawFn) -> tuple[Device, ...]:
             )
             for kind, pn in found
         )
-        options = draw(st.dictionaries(words, text.map(lambda t: t.replace(";", "").strip()), max_size=3))
+        options = draw(st.fixed_dictionaries({}, optional=OPTIONS))
         devices.append(
             Device(
                 id=0,
@@ -176,7 +183,12 @@ def rows(*changes: dict[str, str]) -> ParsedList:
         ({"on": "maybe"}, "enabled", "yes nor no"),
         ({"secret": "pass word"}, "secret", "secrets file"),
         ({"options": "a"}, "options", "key=value"),
-        ({"options": "a=1;a=2"}, "options", "twice"),
+        ({"options": "line=1;line=2"}, "options", "twice"),
+        ({"options": "hartbeat_s=60"}, "options", "did you mean heartbeat_s"),
+        ({"options": "colour=red"}, "options", "no such option; known: baud"),
+        ({"options": "msa=200"}, "options", "1 to 127"),
+        ({"options": "settlement=25:00"}, "options", "HH:MM"),
+        ({"options": "curve_label=middle"}, "options", "start, end"),
     ],
 )
 def test_each_fault_is_named_with_row_and_column(change: dict[str, str], column: str, word: str) -> None:
@@ -260,7 +272,7 @@ def test_ten_thousand_devices_in_bounded_memory() -> None:
     devices = [
         Device(
             id=i, name=f"meter-{i:05d}", link="bus", profile=profile, address=f"{i:012d}",
-            points=(Point(id=i, name=f"point-{i:05d}", ct_ratio=Decimal(200)),), options={"room": str(i)},
+            points=(Point(id=i, name=f"point-{i:05d}", ct_ratio=Decimal(200)),), options={"line": f"room-{i}"},
         )
         for i in range(10_000)
     ]  # fmt: skip
