@@ -50,7 +50,8 @@ ratios = st.decimals("0.001", "99999", places=3).filter(lambda d: d > 0)
 
 OPTIONS = {
     "line": st.text("abc-123", max_size=6), "since": st.dates().map(str),
-    "heartbeat_s": st.integers(10, 86_400).map(str), "msa": st.integers(1, 127).map(str), "settlement": st.sampled_from(["00:00", "0:05,23:59"]),
+    "heartbeat_s": st.integers(10, 86_400).map(str), "msa": st.integers(1, 127).map(str),
+    "settlement": st.sampled_from(["00:00", "0:05,23:59"]),
     "simulated": st.sampled_from(["0", "1"]),
 }  # fmt: skip
 
