@@ -158,11 +158,13 @@ def plan_show(app: App, plan_id: int, as_json: bool) -> None:
 def plan_check(app: App, plan_id: int, as_json: bool) -> None:
     """Exit status 1 if the plan is not fit."""
     with person(app) as (conn, _):
+        rows, now = plans.plan_rows(conn, plan_id), now_us()
         found = plans.check_plan(
             plans.plan(conn, plan_id),
-            plans.plan_rows(conn, plan_id),
-            now_us=now_us(),
+            rows,
+            now_us=now,
             max_test_days=app.config.control.live_test_max_days,
+            archived=plans.plan_safety(conn, now, rows),
         )
     say(as_json, {"fit": not found, "faults": found}, "\n".join(found) or tr("fit", "合格"))
     if found:

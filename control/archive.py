@@ -19,7 +19,7 @@ from ..model.archive import Generator, MeteringPoint, Supply, Version, make_reco
 from ..model.archive_cells import write_instant
 from ..model.archive_plan import FOREVER, ArchiveRow, Change, Known, Plan, changed_fields, plan_changes
 from ..model.lang import tr
-from ..model.times import US, business_day, day_start_us, from_us, to_us
+from ..model.times import US, from_us, to_us
 from ..protocols.common.errors import UsageError
 from ..storage import archive_versions
 from .audit import Actor, Entry, append, canonical, recorded
@@ -362,10 +362,8 @@ def _row(values: Mapping[str, Any]) -> ArchiveRow:
 
 
 def _apply(conn: Conn, now_us: int, actor: Actor, made: Preview, reason: str, *, by: str) -> None:
-    """Write the versions, their audit records and the days that must be computed again, in the open transaction."""
+    """Write the versions behind their audit records, in the open transaction; triggers mark the days to judge anew."""
     changes = made.plan.changes
-    stored = archive_versions.versions(conn, entities=["points"])
-    _mark_days(conn, now_us, changes, stored)
     append(conn, now_us, [_entry(actor, c, reason) for c in changes])
     archive_versions.store(
         conn,
@@ -392,25 +390,3 @@ def _said(v: Version) -> dict[str, object]:
         "valid_from": write_instant(v.valid_from_us), "valid_to": write_instant(v.valid_to_us),
         **record_values(v.record),
     }  # fmt: skip
-
-
-def _mark_days(conn: Conn, now_us: int, changes: Sequence[Change], stored: Sequence[Version]) -> None:
-    """Days with readings of points whose multiplier was another one: what was computed from them is out of date."""
-    _, ratios = known(conn)
-    today = business_day(now_us)
-    for name, (before, after, _) in _point_sides(changes, stored).items():
-        at = _differs_from(_timeline(before, ratios.get(name)), _timeline(after, ratios.get(name)))
-        if at is None or at > now_us:
-            continue
-        first = business_day(max(at, 0))
-        conn.execute(
-            "INSERT INTO dirty_day (point, day) SELECT DISTINCT p.id, c.day FROM point p JOIN curve_day c "
-            "ON c.point = p.id WHERE p.name = %(name)s AND c.day BETWEEN %(first)s AND %(today)s "
-            "UNION SELECT DISTINCT p.id, (s.time AT TIME ZONE INTERVAL '08:00')::date FROM point p "
-            "JOIN sample s ON s.point = p.id WHERE p.name = %(name)s AND s.time >= %(from)s AND s.time <= %(now)s "
-            "ON CONFLICT (point, day) DO UPDATE SET since = excluded.since, taken = NULL",
-            {
-                "name": name, "first": first, "today": today, "from": from_us(day_start_us(first)),
-                "now": from_us(now_us),
-            },
-        )  # fmt: skip

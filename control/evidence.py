@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 from ..model.control import SwitchState
 from ..model.times import BUSINESS_ZONE, DAY_US, US, business_day, day_start_us, from_us, to_us
 from . import orders, plans
+from .archive_safety import NOTHING, safety
 from .command import Command, Signature, signatures
 from .config import ControlConfig
 from .freeze import frozen
@@ -132,6 +133,8 @@ class Archive:
                 "AND (until IS NULL OR until > %s)", (devices, from_us(now_us)),
             ).fetchall()
         }  # fmt: skip
+        named = {(c.device_id, c.customer) for c in found if c.customer}
+        self.safety = safety(conn, now_us, devices, sorted(named))
         self.frozen = frozen(conn, share=True)
         self._signed: dict[int, Signature] | None = None
         self._found = found
@@ -257,11 +260,12 @@ def _evidence(archive: Archive, question: Question) -> Evidence:
             values["notice_given"] = archive.notice_given(command)
     plan_row = archive.plan_rows.get((command.plan_id or 0, command.plan_row or 0))
     if plan_row is not None:
+        known = archive.safety.get(command.device_id, NOTHING)
         values |= {
             "customer_class": plan_row.class_,
-            "server_protected": plan_row.class_ == "P" or command.device_id in archive.protected,
-            "security_kw": max(plan_row.security_kw, command.floor_kw),
-            "supply": plan_row.supply,
+            "server_protected": plan_row.class_ == "P" or command.device_id in archive.protected or known.protected,
+            "security_kw": max(plan_row.security_kw, command.floor_kw, known.security_kw),
+            "supply": "dual" if known.dual else plan_row.supply,
             "max_hours_day": plan_row.max_hours_day,
             "live_test_us": day_start_us(plan_row.last_test),
             "limit_kw": limit_kw(command.rule, command.params, plan_row.limit_kw, window.last_kw),

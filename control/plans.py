@@ -14,9 +14,10 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date, datetime
+from types import MappingProxyType
 from typing import Any, Final
 
 from psycopg.types.json import Jsonb
@@ -24,6 +25,7 @@ from psycopg.types.json import Jsonb
 from ..model.lang import tr
 from ..model.times import business_day, from_us, to_us
 from ..protocols.common.errors import UsageError
+from .archive_safety import NOTHING, Safety, safety
 from .audit import Actor, Entry, append, canonical, recorded
 from .permissions import require, require_other_person
 from .records import Conn, fetch_all, fetch_one, insert, scalar, update
@@ -298,8 +300,20 @@ def level_reaches(row_level: str, order_level: str) -> bool:
     return LEVELS.index(order_level) <= LEVELS.index(row_level)
 
 
-def check_plan(header: Plan, rows: Sequence[PlanRow], *, now_us: int, max_test_days: int) -> list[str]:
-    """Every reason against approving (8.4); empty = fit. Pure."""
+def plan_safety(conn: Conn, now_us: int, rows: Sequence[PlanRow]) -> Mapping[int, Safety]:
+    """What the archive says now about the customers of a plan's rows."""
+    return safety(conn, now_us, {r.device_id for r in rows}, sorted({(r.device_id, r.customer) for r in rows}))
+
+
+def check_plan(
+    header: Plan,
+    rows: Sequence[PlanRow],
+    *,
+    now_us: int,
+    max_test_days: int,
+    archived: Mapping[int, Safety] = MappingProxyType({}),
+) -> list[str]:
+    """Every reason against approving (8.4); empty = fit. Pure. archived: of devices' customers."""
     today = business_day(now_us)
     found: list[str] = []
 
@@ -337,7 +351,18 @@ def check_plan(header: Plan, rows: Sequence[PlanRow], *, now_us: int, max_test_d
                 "dual supply: conflict sets cannot be recorded yet, take the row out",
                 "双电源: 尚不能登记冲突组, 请移出",
             )
-        if row.ufls in ("1", "yes", "true", "是"):
+        known = archived.get(row.device_id, NOTHING)
+        if known.protected:
+            fault(row, "the archive protects this customer", "档案中为保电用户")
+        if row.security_kw < known.security_kw:
+            fault(
+                row,
+                f"security load {row.security_kw:.1f} kW is below the archive's {known.security_kw:.1f} kW",
+                f"保安负荷 {row.security_kw:.1f} kW 低于档案的 {known.security_kw:.1f} kW",
+            )
+        if known.dual and row.supply != "dual":
+            fault(row, "the archive knows a dual supply", "档案中为双电源")
+        if known.ufls or row.ufls in ("1", "yes", "true", "是"):
             fault(row, "on an under-frequency shedding feeder", "在低频减载线路上")
         if row.reducible_kw <= 0 and row.rule.effect is not Effect.ENERGY:
             fault(row, "nothing to reduce", "无可压降负荷")
@@ -415,7 +440,9 @@ def advance_plan(conn: Conn, now_us: int, actor: Actor, plan_id: int, step: str,
         if step == "activate":
             require_other_person(actor, found.approver, found.approver_session)
             values["activator"] = actor.account_id
-        faults = check_plan(found, plan_rows(conn, plan_id), now_us=now_us, max_test_days=max_test_days)
+        rows = plan_rows(conn, plan_id)
+        archived = plan_safety(conn, now_us, rows)
+        faults = check_plan(found, rows, now_us=now_us, max_test_days=max_test_days, archived=archived)
         if faults:
             raise UsageError("\n  ".join([tr(f"plan {plan_id} is not fit", f"方案 {plan_id} 不合格"), *faults]))
         entries = [

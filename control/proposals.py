@@ -9,6 +9,7 @@ from ..model.lang import tr
 from ..model.times import DAY_US, US, from_us
 from ..protocols.common.errors import UsageError
 from . import orders, plans
+from .archive_safety import NOTHING, safety
 from .audit import Actor, Entry, append, recorded
 from .config import ControlConfig
 from .permissions import require
@@ -75,6 +76,7 @@ def build_candidates(
             (from_us(now_us),),
         ).fetchall()
     }
+    spared = safety(conn, now_us, {r.device_id for r in rows}, sorted({(r.device_id, r.customer) for r in rows}))
     windows: dict[tuple[int, int], PowerWindow] = {}
     candidates = []
     for row in rows:
@@ -89,7 +91,10 @@ def build_candidates(
         obstacles = [tr(f"tagged: {r.tag}", f"挂牌: {r.tag}") for r in found if r.tag]
         if row.device_id in protected:
             obstacles.append(tr("supply protection (保电)", "保电"))
-        if row.supply != "single":
+        archived = spared.get(row.device_id, NOTHING)
+        if archived.protected:
+            obstacles.append(tr("protected by the archive (保电用户)", "档案: 保电用户"))
+        if row.supply != "single" or archived.dual:
             obstacles.append(tr("dual supply: other source not known", "双电源: 另一路状态未知"))
         online = states.get(row.device_id)
         if online is not None and (not online[0] or online[1]):
@@ -111,7 +116,7 @@ def build_candidates(
                 p_now_kw=window.last_kw,
                 p_min15_kw=window.min_kw,
                 age_s=None if window.last_us is None else (now_us - window.last_us) / US,
-                floor_kw=row.security_kw,
+                floor_kw=max(row.security_kw, archived.security_kw),
                 limit_kw=row.limit_kw if cut else limit_kw(row.rule, row.params, row.limit_kw, window.last_kw),
                 eta=config.eta_voluntary if row.voluntary else config.eta_direct,
                 curtailed_kwh=kwh,

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
-from fuhe.control import accounts, archive, audit
+from fuhe.control import accounts, archive, audit, plans, proposals
+from fuhe.control.archive_safety import Safety, safety
 from fuhe.control.config import ControlConfig
 from fuhe.model.archive import (
+    ENTITIES,
     ConflictMember,
     Customer,
     Feeder,
@@ -19,13 +21,14 @@ from fuhe.model.archive import (
     Record,
     SecurityLoad,
     Supply,
+    Version,
 )
 from fuhe.model.archive_plan import ArchiveRow
 from fuhe.model.devices import Device, Point
 from fuhe.model.times import DAY_US, day_start_us
 from fuhe.protocols.common.errors import UsageError
 from fuhe.storage.archive import multipliers
-from fuhe.storage.archive_versions import versions
+from fuhe.storage.archive_versions import store, versions
 from fuhe.storage.devices import apply_devices
 
 JAN, FEB, MARCH, APRIL = (day_start_us(date(2026, m, 1)) for m in (1, 2, 3, 4))
@@ -127,11 +130,6 @@ def test_what_others_refer_to_cannot_end_before_them(office: Any) -> None:
 
 def test_a_multiplier_needs_metering_and_a_second_person_and_leaves_february_alone(office: Any) -> None:
     commit(office, "inside", row(customer()), row(point()))
-    office.conn.execute(
-        "INSERT INTO sample (time, received, value, point, quantity, source, quality)"
-        " VALUES ('2026-02-10', now(), 1, %(p)s, 1, 1, 0), ('2026-03-10', now(), 1, %(p)s, 1, 1, 0)",
-        {"p": office.point_id},
-    )
     with pytest.raises(UsageError, match="may not"):
         commit(office, "inside", row(point("60"), MARCH))
     number = commit(office, "metering", row(point("60"), MARCH), reason="CT exchanged")
@@ -153,8 +151,6 @@ def test_a_multiplier_needs_metering_and_a_second_person_and_leaves_february_alo
     approve("guard")
     assert factors(office) == [Decimal(40), Decimal(60)]
     assert versions(office.conn, entities=["points"])[1].changed_by == "metering + guard"
-    days = office.conn.execute("SELECT day FROM dirty_day WHERE point = %s", (office.point_id,)).fetchall()
-    assert days == [(date(2026, 3, 10),)]
     with pytest.raises(UsageError, match="no change"):
         approve("guard")
 
@@ -200,3 +196,66 @@ def test_the_switch_of_a_supply_to_parallel_needs_two(office: Any) -> None:
     commit(office, "inside", row(customer()), row(Supply(customer="0012", source_no="1")))
     assert commit(office, "inside", row(Supply(customer="0012", source_no="1", may_parallel=True), MARCH)) is not None
     assert commit(office, "inside", row(Supply(customer="0012", source_no="1", busbar="II"), MARCH)) is None
+
+
+def put(world: Any, *records: Record) -> None:
+    """Into the archive at once, behind all signatures."""
+    made = [
+        Version(
+            entity=NAMES[type(r)], key=ENTITIES[NAMES[type(r)]].key_of(r), valid_from_us=JAN, valid_to_us=None, record=r
+        )
+        for r in records
+    ]  # fmt: skip
+    with world.conn.transaction():
+        store(world.conn, world.now_us, "a + b", "signed", ended=[], added=made)
+
+
+ALPHA = Customer(cons_no="0012", name="alpha")
+SPARED: list[tuple[int, tuple[Record, ...], str]] = [
+    (2, (Protection(customer="0012", basis="doc", expires=date(2020, 1, 1)),), "protected"),
+    (3, (SecurityLoad(customer="0012", kw=Decimal(1200), **SIGNED),), "floor 1200"),  # type: ignore[arg-type]
+    (4, (Supply(customer="0012", source_no="1"), Supply(customer="0012", source_no="2")), "other supply"),
+]
+
+
+@pytest.mark.parametrize(("number", "records", "said"), SPARED)
+async def test_what_the_archive_learns_later_stops_a_signed_command(
+    world: Any, number: int, records: tuple[Record, ...], said: str
+) -> None:
+    made = world.ready()
+    await world.step()  # the daemon has begun
+    put(world, ALPHA, *records)
+    world.execute(made)
+    await world.step()
+    alpha, beta = (next(c for c in world.all() if c.device_id == d) for d in (world.alpha, world.beta))
+    assert alpha.state == "BLOCKED" and world.field.trips(world.alpha, alpha.round) == 0
+    failed = {i["number"]: i["text"] for i in alpha.interlocks if i["verdict"] != "pass"}
+    assert set(failed) == {number} and said in failed[number]
+    assert beta.state not in ("BLOCKED", "SUBMITTED", "APPROVED")
+
+
+@pytest.mark.parametrize(("number", "records", "said"), SPARED)
+def test_the_archive_speaks_in_proposals_and_in_the_check_of_plans(
+    world: Any, number: int, records: tuple[Record, ...], said: str
+) -> None:
+    plan_id = world.activate_plan()
+    order = world.confirmed_order()
+    put(world, ALPHA, *records)
+    rows = plans.plan_rows(world.conn, plan_id)
+    archived = plans.plan_safety(world.conn, world.now_us, rows)
+    faults = plans.check_plan(
+        plans.plan(world.conn, plan_id), rows, now_us=world.now_us, max_test_days=365, archived=archived
+    )
+    assert len(faults) == 2 and all("(alpha)" in f and "archive" in f for f in faults)
+    proposal = proposals.propose(
+        world.conn, world.now_us, world.people["inside"], order, world.field.power, world.config
+    )
+    devices = {r.row: r.device_id for r in rows}
+    assert {devices[r.row] for r in proposal.choice.rows if r.chosen} <= {world.beta}
+
+
+def test_a_device_of_nobody_is_as_free_as_its_plan_says(world: Any) -> None:
+    assert safety(world.conn, world.now_us, [world.alpha], [(world.alpha, "alpha")]) == {}
+    put(world, ALPHA)
+    found = safety(world.conn, world.now_us, [world.alpha], [(world.alpha, "alpha")])
+    assert found == {world.alpha: Safety(customers=("0012",))}
