@@ -54,6 +54,11 @@ VERBS = {
     "run": ("run", "Run the daemon in the foreground until SIGTERM.", "前台运行守护进程, 直至 SIGTERM。"),
     "sim": ("sim", "Simulated meters and terminals.", "电能表和终端模拟器。"),
     "status": ("run", "Mode, links and devices of the daemon.", "守护进程的模式、链路和设备。"),
+    "vee": (
+        "vee",
+        "Validated values: explain, edit, approve, recompute.",
+        "校验、估算、编辑: 说明、编辑、批准、重算。",
+    ),
     "user": ("user", "People: accounts, roles, login.", "人员: 账号、角色、登录。"),
 }
 

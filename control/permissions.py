@@ -84,6 +84,8 @@ MAY: Final[dict[str, frozenset[Role]]] = {
     "archive.reject": frozenset({R.INSIDE, R.METERING, R.DISPATCHER, R.GUARD, R.LEADING}),
     "key.propose": frozenset({R.INSIDE}),
     "key.approve": frozenset({R.LEADING}),
+    "vee.edit": frozenset({R.METERING}),
+    "vee.approve": frozenset({R.METERING}),
     "clock.set": frozenset({R.METERING, R.INSIDE}),
     "incident.close": frozenset({R.INSIDE, R.DISPATCHER, R.GUARD}),
     "freeze.on": frozenset({R.INSIDE, R.DISPATCHER, R.GUARD}),

@@ -257,10 +257,10 @@ def edits_in_force(connection: Connection, points: Sequence[int], day: date) -> 
 
 @dataclass(frozen=True, slots=True)
 class LikeDays:
-    """Means of like days, kWh (rows, slots), and which days lent to each point: point -> days."""
+    """Means of like days, kWh (rows, slots), and which days lent: (point, day) -> days."""
 
     kwh: F8
-    lent: dict[int, set[date]]
+    lent: dict[tuple[int, date], set[date]]
 
 
 def candidates(day: date, reach: int = LIKE_REACH) -> list[date]:
@@ -293,7 +293,7 @@ def like_days(
     for point, day in _controlled(connection, points, begin, end):
         usable[list(points).index(point), (day - begin).days] = False
     out = np.full((len(points) * count, SLOTS), np.nan)
-    lent: dict[int, set[date]] = {}
+    lent: dict[tuple[int, date], set[date]] = {}
     for day in wanted:
         near = [d for d in candidates(day) if begin <= d <= end]
         at = [(d - begin).days for d in near]
@@ -305,7 +305,7 @@ def like_days(
         there = np.isfinite(history) & may[:, :, None]
         lends = np.logical_or.reduce(there & (np.cumsum(there, axis=1) <= LIKE_DAYS), axis=2)
         for p, d in zip(*np.nonzero(lends), strict=True):
-            lent.setdefault(int(points[p]), set()).add(near[int(d)])
+            lent.setdefault((int(points[p]), day), set()).add(near[int(d)])
     return LikeDays(out, lent)
 
 

@@ -17,7 +17,7 @@ import psycopg
 from ..analytics.day import Series
 from ..analytics.masks import B1, F8, I2, I8
 from ..analytics.vee.day_pass import checked_and_final
-from ..analytics.vee.days import FORWARD, LOAD_DECIMALS, REPLACED, Days, Layers
+from ..analytics.vee.days import FORWARD, LOAD, LOAD_DECIMALS, REPLACED, Days, Layers
 from ..model.quality import Quality
 from ..model.quantities import quantity
 from ..storage import layers as tables
@@ -129,7 +129,7 @@ def _with_history(
     like_day[rows] = like_energy(connection, points, day)
     layers = checked_and_final(replace(loaded.data, like_kwh=like.kwh, like_day_kwh=like_day))
     used = np.logical_or.reduce(np.isin(layers.load_quality[rows], (Quality.E3, Quality.E5)), axis=1)
-    lent = {p: sorted(like.lent.get(p, ())) for p, u in zip(points, used, strict=True) if u and like.lent.get(p)}
+    lent = {p: sorted(like.lent[p, day]) for p, u in zip(points, used, strict=True) if u and (p, day) in like.lent}
     none = np.zeros(len(points), np.bool_)
     return Judged(
         day=day, points=points, data=_day_data(loaded.data, rows), layers=_rows(layers, rows), like=lent,
@@ -396,3 +396,26 @@ def _followers(
     )
     found.update((p, d) for p, d in rows)
     return sorted(found)
+
+
+def preview(
+    connection: Connection, book: Book, edit: Mapping[str, Any], name: str, today: date
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What an edit (columns of vee_edit) would change: final values and qualities of its slots before and after it."""
+    out = []
+    for extra in (None, edit):
+        j = judge(connection, book, edit["day"], [int(edit["point"])], today, extra)
+        if name == LOAD:
+            value, quality = j.layers.load_kw[0], j.layers.load_quality[0]
+        elif name in j.layers.values:
+            value, quality = j.layers.values[name][0], j.layers.quality[name][0]
+        else:
+            value, quality = np.full(SLOTS, np.nan), np.full(SLOTS, Quality.M, np.int16)
+        span = slice(int(edit["first"]), int(edit["last"]))
+        out.append(
+            {
+                "value": [round(float(v), 5) if np.isfinite(v) else None for v in value[span]],
+                "quality": [Quality(int(q)).name for q in quality[span]],
+            }
+        )
+    return out[0], out[1]

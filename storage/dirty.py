@@ -167,3 +167,15 @@ def depth(connection: Connection, last: date) -> Depth:
     ).fetchone()
     assert row is not None
     return Depth(days=int(row[0]), oldest_s=max(float(row[1]), 0.0))
+
+
+def take_day(connection: Connection, point: int, day: date) -> tuple[str, list[DirtyDay]]:
+    """One certain dirty day, whoever else has taken it: a person waits. Commits; empty if it is not dirty."""
+    with connection.transaction():
+        connection.execute("SELECT pg_advisory_xact_lock(%s)", (DIRTY_LOCK,))
+        row = connection.execute(
+            "UPDATE dirty_day SET taken = now() WHERE point = %s AND day = %s RETURNING taken::text, why", (point, day)
+        ).fetchone()
+    if not connection.autocommit:
+        connection.commit()
+    return (row[0], [DirtyDay(point, day, Why(row[1]))]) if row else ("", [])

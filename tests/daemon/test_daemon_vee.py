@@ -13,18 +13,23 @@ import numpy as np
 import psycopg
 import pytest
 
+from fuhe.control import audit, vee_edits
+from fuhe.control.audit import Actor
 from fuhe.daemon import vee_judge
 from fuhe.daemon.vee import VeeKeeper, last_closed
+from fuhe.daemon.vee_explain import explain
 from fuhe.daemon.vee_facts import Exchange
 from fuhe.model.archive import MeteringPoint, MeterReading, Record, Version
 from fuhe.model.quality import Quality, Source
 from fuhe.model.quantities import quantity
 from fuhe.model.readings import CurveBlock, ReadingBatch, Samples
 from fuhe.model.times import business_day, day_start_us
+from fuhe.protocols.common.errors import UsageError
 from fuhe.storage.archive_versions import store
 from fuhe.storage.batches import encode_batches
 from fuhe.storage.curves import NONE
 from fuhe.storage.database import Database
+from fuhe.storage.devices import load_devices
 from fuhe.storage.dirty import Why, mark_judged
 from fuhe.storage.journal import Journal
 from fuhe.storage.layers import heads, history, read_checked, read_final
@@ -387,3 +392,122 @@ def test_the_archive_marks_what_it_changes_in_its_own_transaction(
         assert load_of(db, 1)[0] == pytest.approx((1 + np.arange(96) * 1e-3) * k)
     finally:
         keeper.close()
+
+
+def person(db: psycopg.Connection[Any], name: str, number: int, role: str = "metering") -> Actor:
+    db.execute("INSERT INTO account (name, role, password_hash, created_at) VALUES (%s, %s, '-', now())", (name, role))
+    row = db.execute("SELECT id FROM account WHERE name = %s", (name,)).fetchone()
+    assert row is not None
+    return Actor(name=name, role=role, account_id=row[0], session_id=number)
+
+
+def proposal(action: str, first: int, last: int, item: int = LOAD, **more: Any) -> dict[str, Any]:
+    return {
+        "point": 1, "day": DAY, "quantity": item, "first": first, "last": last, "action": action, "value": None,
+        "method": None, "reason": "seen on site", **more,
+    }  # fmt: skip
+
+
+def test_an_edit_needs_a_second_person_and_becomes_a_version(
+    db: psycopg.Connection[Any], points: list[int], plant: Plant, clock: Clock, keeper_of: Callable[..., VeeKeeper]
+) -> None:
+    kw = curve()
+    kw[50] = 900.0
+    plant.put(1, POWER, DAY, kw)
+    plant.put(1, VOLTAGE, DAY, 230 + np.arange(96) / 100)
+    keeper = keeper_of()
+    keeper.drain()
+    today = business_day(clock.us)
+    anna, ben = person(db, "anna", 1), person(db, "ben", 2)
+    edit = proposal("accept", 50, 51)
+    before, after = vee_judge.preview(db, Ratios(), edit, "load_power", today)
+    assert (before["quality"], after["value"], after["quality"]) == (["E2"], [900.0], ["U"])
+    made = vee_edits.propose(db, clock.us, anna, edit, before=before, after=after)
+    assert (made.state, made.signatures) == ("proposed", 2)
+    assert keeper.drain() == 0
+    with pytest.raises(UsageError, match="second person"):
+        vee_edits.approve(db, clock.us, anna, made.id)
+    with pytest.raises(psycopg.errors.CheckViolation):  # and the database does not believe a program either
+        db.execute(
+            "UPDATE vee_edit SET state = 'approved', decided_by = 'anna', decided_account = draft_account,"
+            " decided_session = 9, decided_at = now()"
+        )
+    vee_edits.approve(db, clock.us, ben, made.id)
+    keeper.drain()
+    assert versions(db, 1) == [(1, Why.DATA), (2, Why.EDIT)]
+    value, quality = load_of(db, 1)
+    assert (value[50], quality[50]) == (900.0, Quality.U)
+    assert heads(db, [1], DAY, DAY)[0].edits == [made.id]
+    with pytest.raises(psycopg.errors.RaiseException):
+        db.execute("UPDATE vee_edit SET value = 1")
+    one = vee_edits.propose(db, clock.us, anna, proposal("reject", 3, 4, VOLTAGE), before={}, after={})
+    assert one.state == "approved"  # a voltage is on no bill
+    keeper.drain()
+    assert versions(db, 1)[-1] == (3, Why.EDIT)
+    actions = [(r.action, r.result) for r in audit.read(db)]
+    assert actions == [
+        ("vee.edit", "ok"), ("vee.approve", "refused"), ("vee.approve", "ok"), ("vee.edit", "ok"),
+        ("vee.approve", "ok"),
+    ]  # fmt: skip
+    assert audit.verify(audit.read(db)) == (5, None)
+
+
+def test_what_may_not_be_edited_is_refused_in_words(
+    db: psycopg.Connection[Any], points: list[int], clock: Clock
+) -> None:
+    guard = person(db, "g", 1, "guard")
+    with pytest.raises(UsageError, match=r"may not vee\.edit"):
+        vee_edits.propose(db, clock.us, guard, proposal("accept", 0, 1), before={}, after={})
+    anna = person(db, "anna", 2)
+    for bad, words in (
+        (proposal("estimate", 0, 4, VOLTAGE, method=6), "never estimated"),
+        (proposal("value", 0, 4, FORWARD, value=1.0), "cannot be written"),
+        (proposal("accept", 4, 4), "before --to"),
+        (proposal("accept", 0, 4, reason=" "), "reason"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            vee_edits.propose(db, clock.us, anna, bad, before={}, after={})
+    assert db.execute("SELECT count(*) FROM vee_edit").fetchone() == (0,)
+
+
+def test_explain_shows_the_numbers_behind_every_value(
+    db: psycopg.Connection[Any], points: list[int], plant: Plant, clock: Clock, keeper_of: Callable[..., VeeKeeper]
+) -> None:
+    for i, back in enumerate((1, 4, 5)):
+        plant.put(1, POWER, DAY - timedelta(days=back), np.full(96, 10.0 * (i + 1)) + np.arange(96) * 0.01)
+    kw = curve()
+    kw[10], kw[20], kw[40], kw[60:80] = 450.0, np.nan, 1300.0, np.nan
+    plant.put(1, POWER, DAY, kw)
+    register = np.full(96, np.nan)
+    register[19], register[20] = 700.0, 731.25  # 20:00 of the clock's slots 20 and 21
+    plant.put(1, FORWARD, DAY, register)
+    plant.put(1, VOLTAGE, DAY, np.where(np.arange(96) == 5, 400.0, 230 + np.arange(96) / 100))
+    db.execute("UPDATE point SET nominal_v = 220 WHERE id = 1")
+    keeper_of().drain()
+    today = business_day(clock.us)
+    where = next(p for d in load_devices(db) for p in d.points if p.id == 1)
+    found = explain(db, Ratios(), where, DAY, quantity("load_power"), today)
+    assert (found.judged, found.waiting, found.basis) == (True, False, "active_power_total")
+    spike, hole, high, long = (found.slots[i] for i in (10, 20, 40, 70))
+    third = float(np.sort(kw[np.isfinite(kw) & (kw < 1200)])[-3])
+    (said,) = spike["checks"]
+    assert (said["check"], said["limit"]) == ("K5", 1.8)
+    assert said["value"] == pytest.approx((450 - third) / third, abs=1e-6)
+    assert (spike["raw"], spike["checked"], spike["quality"]) == (450.0, "S", "E2")
+    assert spike["how"]["left"] == {"interval_end": "2026-09-15T02:30:00+08:00", "kw": kw[9]}
+    assert spike["how"]["right"]["kw"] == kw[11]
+    assert [(c["check"], c["value"], c["limit"]) for c in high["checks"]] == [("K4", 325.0, 300.0)]
+    assert (high["checked"], high["quality"]) == ("X", "E2")
+    assert (hole["raw"], hole["quality"], hole["how"]["method"]) == (None, "E5", "EST5")
+    span = hole["how"]["registers"]
+    assert (span["start"], span["end"], span["k"], span["kwh"]) == (700.0, 731.25, 1.0, 31.25)
+    assert (span["measured_kwh"], span["left_kwh"], hole["final"]) == (0.0, 31.25, 125.0)
+    assert long["how"] == {
+        "method": "EST3", "days": {"2026-09-10": 30.7, "2026-09-11": 20.7, "2026-09-14": 10.7},
+    }  # fmt: skip
+    assert long["final"] == pytest.approx(20.7)
+    assert [(v["version"], v["why"]) for v in found.versions] == [(1, ["data"])]
+    volts = explain(db, Ratios(), where, DAY, quantity("voltage_a"), today)
+    (said,) = volts.slots[5]["checks"]
+    assert (said["check"], said["value"], said["limit"]) == ("K4", 400.0, pytest.approx(330.0))
+    assert (volts.slots[5]["final"], volts.slots[5]["quality"]) == (None, "X")
