@@ -59,12 +59,23 @@ class Series:
 class DayInput:
     """A day of all points. curves: quantity name -> Series of 96 slots labelled 00:15 ... 24:00 (interval ends);
     registers: quantity name -> Series of 97 boundaries 00:00 ... 24:00. What was not collected is simply absent.
+    settled: energies of days that were judged (VEE); they stand instead of what the registers here give.
     """
 
     day: date
     points: Sequence[Point]
     curves: Mapping[str, Series]
     registers: Mapping[str, Series]
+    settled: Settled | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """Energies of points whose day was judged (points,): `known` says which; NaN = the registers give none."""
+
+    known: B1
+    import_kwh: F8
+    export_kwh: F8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +136,9 @@ def day_table(data: DayInput) -> DayTable:
     load = load_day(np.maximum(kw, 0.0), ok, STEP_S, guessed)
     out = load_day(np.maximum(-kw, 0.0), ok, STEP_S, guessed)
     energy, export = forward.total(), reverse.total()
+    if data.settled is not None:
+        energy = np.where(data.settled.known, data.settled.import_kwh, energy)
+        export = np.where(data.settled.known, data.settled.export_kwh, export)
     return DayTable(
         day=data.day,
         points=data.points,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import click
 import numpy as np
@@ -26,9 +26,11 @@ from ..model.times import BUSINESS_ZONE, business_day, from_us, to_us
 from ..protocols.common.errors import UsageError
 from ..storage.database import Database
 from .common import App, json_option, pass_app, print_json, reported
-from .curve_data import ALL, POWER, choose_points, load_day_input, load_quantity
+from .curve_data import ALL, LAYERS, LOAD, POWER, Layer, choose_points, load_day_input, load_quantity
 
 MAX_DAYS = 31
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def _today() -> date:
@@ -117,6 +119,12 @@ def _figures(value: F8, guessed: B1) -> LoadDay:
     return load_day(np.where(there, value, 0.0)[None], (there & ~guessed)[None], STEP_S, guessed[None])
 
 
+def layer_option(function: Callable[P, R]) -> Callable[P, R]:
+    """`--layer`: which layer of judged days is shown."""
+    text = tr("layer of days that were judged", "已校验日所取数据层")
+    return click.option("--layer", type=click.Choice(LAYERS), default="final", show_default=True, help=text)(function)
+
+
 @click.command()
 @click.argument("point")
 @click.option("--day", type=DayType(), default="today", help=tr("last day: YYYY-MM-DD, today, yesterday", "最后一天"))
@@ -124,13 +132,16 @@ def _figures(value: F8, guessed: B1) -> LoadDay:
 @click.option("--quantity", default=POWER, show_default=True, help=tr("name of the quantity", "数据项名称"))
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help=tr("write a PNG picture", "输出 PNG 图"))
 @click.option("--csv", "csv_path", type=click.Path(dir_okay=False, path_type=Path), help=tr("write CSV", "输出 CSV"))
+@layer_option
 @json_option
 @pass_app
 @reported
 def curve(
-    app: App, point: str, day: date, days: int, quantity: str, plot: Path | None, csv_path: Path | None, as_json: bool
-) -> None:
+    app: App, point: str, day: date, days: int, quantity: str, plot: Path | None, csv_path: Path | None, layer: Layer,
+    as_json: bool,
+) -> None:  # fmt: skip
     """Draw the curve of POINT (name or number; `all` = sum of all points) on the primary side."""
+    quantity = POWER if quantity == LOAD else quantity
     what = by_name().get(quantity)
     if what is None:
         raise UsageError(tr(f"no quantity is called {quantity!r}", f"没有名为 {quantity!r} 的数据项"))
@@ -143,9 +154,9 @@ def curve(
         for back in reversed(range(days)):
             date_ = day - timedelta(days=back)
             if quantity == POWER:
-                found.append(_of_table(day_table(load_day_input(connection, date_, points)), fleet=fleet))
+                found.append(_of_table(day_table(load_day_input(connection, date_, points, layer)), fleet=fleet))
             else:
-                found.append(_of_quantity(date_, *load_quantity(connection, date_, points[0], what)))
+                found.append(_of_quantity(date_, *load_quantity(connection, date_, points[0], what, layer)))
     title = _title(points, fleet, what)
     if plot:
         write_file(plot, _picture(found, title, what))

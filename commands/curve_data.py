@@ -1,7 +1,10 @@
 """A day's stored readings as the arrays of analytics: the one place where storage and analytics meet.
 
-Curves come from the devices' own curve memory; a point that has none for a quantity gets the means of its live samples.
-Registers at the day's boundaries come from curves, and from freezes that carry exactly a boundary's instant.
+Of days that were judged (VEE) the FINAL layer is taken unless another is asked for: the final load, measured quantities
+without what was rejected, energies with the archive's multipliers and exchanges; other days are raw. Estimates keep
+their quality: they count in energies and are dashed, and no maximum, voltage rate or power factor sees them.
+Raw curves come from the devices' own curve memory; a point that has none for a quantity gets the means of its live
+samples. Registers at the day's boundaries come from curves, and from freezes that carry exactly a boundary's instant.
 """
 
 from __future__ import annotations
@@ -10,12 +13,12 @@ import difflib
 from collections.abc import Sequence
 from datetime import date, timedelta
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args
 
 import numpy as np
 import psycopg
 
-from ..analytics.day import CURVES, REGISTERS, SLOTS, STEP_S, DayInput, Series, labels_us
+from ..analytics.day import CURVES, REGISTERS, SLOTS, STEP_S, DayInput, Series, Settled, labels_us
 from ..analytics.masks import B1, F8, I8, estimated, measured
 from ..analytics.slots import at_instants, slot_means
 from ..model.devices import Point
@@ -25,12 +28,18 @@ from ..model.quantities import Quantity, quantity
 from ..model.readings import Samples
 from ..model.times import day_start_us
 from ..protocols.common.errors import UsageError
+from ..storage.curves import NONE
 from ..storage.devices import load_devices
+from ..storage.layers import heads, read_checked, read_final
 from ..storage.readings import load_curve_range, load_samples
 
 Connection = psycopg.Connection[Any]
 
+Layer = Literal["raw", "checked", "final"]
+LAYERS: Final[tuple[Layer, ...]] = get_args(Layer)
 POWER: Final = "active_power_total"
+AVERAGE: Final = "active_demand"
+LOAD: Final = "load_power"
 ALL: Final = "all"
 
 
@@ -54,21 +63,34 @@ def choose_points(connection: Connection, wanted: str) -> list[Point]:
     return found
 
 
-def load_day_input(connection: Connection, day: date, points: Sequence[Point]) -> DayInput:
+def load_day_input(connection: Connection, day: date, points: Sequence[Point], layer: Layer = "final") -> DayInput:
     """Everything `day_table` wants of one business day."""
     ids = [p.id for p in points]
     curves = _curves(connection, day, ids, CURVES)
     silent = np.flatnonzero(~np.isfinite(curves[POWER].value).any(axis=1))
     if len(silent):
         _fill_from_samples(connection, day, [ids[i] for i in silent], silent, curves)
-    return DayInput(day=day, points=points, curves=curves, registers=_registers(connection, day, ids))
+    registers = _registers(connection, day, ids)
+    settled = None
+    if layer == "checked":
+        _checked(connection, day, ids, curves)
+        _checked(connection, day, ids, registers, boundary=1)
+    elif layer == "final":
+        settled = _final(connection, day, points, curves, registers)
+    return DayInput(day=day, points=points, curves=curves, registers=registers, settled=settled)
 
 
-def load_quantity(connection: Connection, day: date, point: Point, what: Quantity) -> tuple[F8, B1]:
+def load_quantity(
+    connection: Connection, day: date, point: Point, what: Quantity, layer: Layer = "final"
+) -> tuple[F8, B1]:
     """One quantity of one point on the primary side: value (96,) with NaN, estimated (96,)."""
     curves = _curves(connection, day, [point.id], [what.name])
     if not np.isfinite(curves[what.name].value).any():
         _fill_from_samples(connection, day, [point.id], np.zeros(1, np.int64), curves)
+    if layer == "checked":
+        _checked(connection, day, [point.id], curves)
+    elif layer == "final":
+        _measured_final(connection, day, [point.id], curves)
     series = curves[what.name]
     guessed = estimated(series.value, series.quality)
     shown = guessed | measured(series.value, series.quality)
@@ -143,3 +165,67 @@ def _rows(samples: Samples, use: B1, ids: Sequence[int]) -> I8:
     """Row number of each used sample's point among `ids`."""
     order = np.argsort(np.asarray(ids))
     return order[np.searchsorted(np.asarray(ids)[order], samples.point[use])].astype(np.int64)
+
+
+def _checked(
+    connection: Connection, day: date, ids: Sequence[int], found: dict[str, Series], boundary: int = 0
+) -> None:
+    """CHECKED qualities over raw ones (`boundary` 1: registers, whose first column is the day before's)."""
+    from ..analytics.vee.checks import checked_quality
+
+    points, quantities, masks = read_checked(connection, day, ids, step_s=STEP_S)
+    for name, series in found.items():
+        mine = quantities == quantity(name).id
+        if mine.any():
+            mask = np.zeros((len(ids), SLOTS), np.int64)
+            mask[_places(points[mine], ids)] = masks[mine]
+            part = slice(boundary, None)
+            series.quality[:, part] = checked_quality(series.value[:, part], series.quality[:, part], mask)
+
+
+def _measured_final(
+    connection: Connection, day: date, ids: Sequence[int], found: dict[str, Series], boundary: int = 0
+) -> None:
+    """Final rows of measured quantities over raw ones (a quantity without a row is its raw one)."""
+    for rows in read_final(connection, day, day, ids, _numbers(list(found)), step_s=STEP_S):
+        for name, series in found.items():
+            mine = rows.key["quantity"] == quantity(name).id
+            if mine.any():
+                scale = np.power(10.0, rows.key["decimals"][mine])[:, None]
+                at = _places(rows.key["point"][mine], ids)
+                series.value[at, boundary:] = np.where(rows.number[mine] == NONE, np.nan, rows.number[mine] / scale)
+                series.quality[at, boundary:] = rows.quality[mine]
+
+
+def _final(
+    connection: Connection, day: date, points: Sequence[Point], curves: dict[str, Series], registers: dict[str, Series]
+) -> Settled:
+    """The FINAL layer of the judged points put in place.
+
+    The load is primary: it is handed over on the secondary side of today's ratios, by which the caller multiplies again.
+    """
+    ids = [p.id for p in points]
+    place = {p: i for i, p in enumerate(ids)}
+    known = np.zeros(len(ids), np.bool_)
+    energy = np.full((2, len(ids)), np.nan)
+    for head in heads(connection, ids, day, day):
+        i = place[head.point]
+        known[i] = True
+        energy[:, i] = [np.nan if v is None else v for v in (head.import_kwh, head.export_kwh)]
+    _measured_final(connection, day, ids, curves)
+    if registers:
+        _measured_final(connection, day, ids, registers, boundary=1)
+    k = np.array([float(p.multiplier) for p in points])[:, None]
+    for rows in read_final(connection, day, day, ids, [quantity(LOAD).id], step_s=STEP_S):
+        at = _places(rows.key["point"], ids)
+        scale = np.power(10.0, rows.key["decimals"])[:, None]
+        for name in (AVERAGE, POWER):  # one final load, whatever its source was
+            curves[name].value[at], curves[name].quality[at] = np.nan, Quality.M
+        curves[POWER].value[at] = np.where(rows.number == NONE, np.nan, rows.number / scale) / k[at]
+        curves[POWER].quality[at] = rows.quality
+    return Settled(known=known, import_kwh=energy[0], export_kwh=energy[1])
+
+
+def _places(wanted: Any, ids: Sequence[int]) -> Any:
+    order = np.argsort(np.asarray(ids))
+    return order[np.searchsorted(np.asarray(ids)[order], wanted)]

@@ -18,8 +18,8 @@ from ..model.lang import tr
 from ..model.times import to_us
 from ..storage.database import Database
 from .common import App, json_option, pass_app, print_json, reported
-from .curve import DayType, write_file
-from .curve_data import ALL, choose_points, load_day_input
+from .curve import DayType, layer_option, write_file
+from .curve_data import ALL, Layer, choose_points, load_day_input
 from .event_report import report_event
 
 
@@ -36,14 +36,17 @@ report.add_command(report_event)
 @click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help=tr("write a printable page", "输出网页"))
 @click.option("--csv", "csv_path", type=click.Path(dir_okay=False, path_type=Path), help=tr("write CSV", "输出 CSV"))
 @click.option("--title", default="", help=tr("heading of the page", "报表标题"))
+@layer_option
 @json_option
 @pass_app
 @reported
-def report_day(app: App, day: date, html: Path | None, csv_path: Path | None, title: str, as_json: bool) -> None:
+def report_day(
+    app: App, day: date, html: Path | None, csv_path: Path | None, title: str, layer: Layer, as_json: bool
+) -> None:
     """Daily load report of all points: energy, maxima, load factor, voltage, power factor, completeness."""
     with Database.open(app.config.storage) as database, database.connect() as connection:
         points = choose_points(connection, ALL)
-        table = day_table(load_day_input(connection, day, points))
+        table = day_table(load_day_input(connection, day, points, layer))
     if html:
         data = DayReport(
             table=table,

@@ -13,6 +13,8 @@ import numpy as np
 import psycopg
 import pytest
 
+from fuhe.analytics.day import day_table
+from fuhe.commands.curve_data import load_day_input, load_quantity
 from fuhe.control import audit, vee_edits
 from fuhe.control.audit import Actor
 from fuhe.daemon import vee_judge
@@ -511,3 +513,34 @@ def test_explain_shows_the_numbers_behind_every_value(
     (said,) = volts.slots[5]["checks"]
     assert (said["check"], said["value"], said["limit"]) == ("K4", 400.0, pytest.approx(330.0))
     assert (volts.slots[5]["final"], volts.slots[5]["quality"]) == (None, "X")
+
+
+def test_curves_and_reports_take_the_final_layer_without_estimates_in_maxima(
+    db: psycopg.Connection[Any], points: list[int], plant: Plant, keeper_of: Callable[..., VeeKeeper]
+) -> None:
+    for i, back in enumerate((1, 4, 5)):
+        plant.put(1, POWER, DAY - timedelta(days=back), np.full(96, 900.0 + 10 * i) + np.arange(96) * 0.01)
+    kw = curve()
+    kw[60:80] = np.nan
+    plant.put(1, POWER, DAY, kw)
+    plant.put(1, VOLTAGE, DAY, np.where(np.arange(96) == 5, 400.0, 230 + np.arange(96) / 100))
+    plant.freeze(1, DAY, 1000.0)
+    plant.freeze(1, DAY + timedelta(days=1), 8000.0)
+    db.execute("UPDATE point SET nominal_v = 220, ct_ratio = 3 WHERE id = 1")
+    keeper_of(Ratios([(1, 0, 1)])).drain()  # the archive knows that the ratio was 1 that day
+    some = [p for d in load_devices(db) for p in d.points if p.id == 1]
+    table = day_table(load_day_input(db, DAY, some))
+    assert table.kw[0, :60] == pytest.approx(kw[:60])
+    assert table.estimated[0].nonzero()[0].tolist() == list(range(60, 80))
+    assert table.kw[0, 60:80].max() > kw[:60].max()
+    assert table.load.max_kw[0] == pytest.approx(np.nanmax(kw))  # an estimate makes no maximum
+    assert table.energy_kwh[0] == 7000.0  # by registers, with the ratio of that day
+    assert table.load.energy_kwh[0] == pytest.approx(7000.0, abs=1e-3)  # and the estimates share what is left of it
+    raw = day_table(load_day_input(db, DAY, some, "raw"))
+    assert raw.kw[0, :60] == pytest.approx(3 * kw[:60])
+    assert np.isnan(raw.kw[0, 60:80]).all()
+    volts, _ = load_quantity(db, DAY, some[0], quantity("voltage_a"))
+    before, _ = load_quantity(db, DAY, some[0], quantity("voltage_a"), "raw")
+    checked, _ = load_quantity(db, DAY, some[0], quantity("voltage_a"), "checked")
+    assert (before[5], np.isnan(volts[5]), np.isnan(checked[5])) == (400.0, True, True)
+    assert volts[6] == before[6]
