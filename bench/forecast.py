@@ -24,9 +24,10 @@ from typing import Any, Final
 import numpy as np
 
 from fuhe.analytics.forecast.features import Issue
+from fuhe.analytics.forecast.intraday import corrected
 from fuhe.analytics.forecast.score import DayScore, mean_of, score_day
 from fuhe.analytics.forecast.threads import one_thread
-from fuhe.analytics.forecast.walk import walk
+from fuhe.analytics.forecast.walk import WalkedDay, walk
 from fuhe.analytics.masks import F8
 from fuhe.commands.lab_series import Series, load_series
 
@@ -154,6 +155,7 @@ def measure(folder: Path, one: Set, period: Period, *, peer: bool = True) -> dic
     began = time.perf_counter()
     walked = walk(series.raw, series.types, series.known, issue, days)
     out: dict[str, Any] = {"days": len(days), "seconds": time.perf_counter() - began}
+    out["hours"] = next_hours(walked, series.raw, series.clock.step_s)
     curves = {
         "ours": [w.forecast.value for w in walked],
         "last week": [w.last_week for w in walked],
@@ -166,6 +168,22 @@ def measure(folder: Path, one: Set, period: Period, *, peer: bool = True) -> dic
     for name, values in curves.items():
         out[name] = _means([score_day(v, series.raw[d]) for v, d in zip(values, days, strict=True)])
     return out
+
+
+def next_hours(walked: list[WalkedDay], raw: F8, step_s: int) -> tuple[float, float]:
+    """WAPE in percent of the next four hours: of the day's curve moved to the load at hand, and of the curve itself."""
+    issued = np.concatenate([w.forecast.value for w in walked])
+    actual = np.concatenate([raw[w.day] for w in walked])
+    ahead, slots = 4 * 3600 // step_s, raw.shape[1]
+    moved = plain = total = 0.0
+    for now in range(slots, len(issued) - ahead, 3):
+        known = np.where(np.arange(len(actual)) < now, actual, np.nan)
+        there = np.isfinite(actual[now : now + ahead])
+        truth = actual[now : now + ahead][there]
+        moved += float(np.abs(corrected(issued, known, now, ahead, step_s)[there] - truth).sum())
+        plain += float(np.abs(issued[now : now + ahead][there] - truth).sum())
+        total += float(np.abs(truth).sum())
+    return 100 * moved / total, 100 * plain / total
 
 
 def _rows(one: Set, found: dict[str, Any], peer: str) -> list[dict[str, Any]]:
@@ -183,13 +201,15 @@ def _rows(one: Set, found: dict[str, Any], peer: str) -> list[dict[str, Any]]:
             row(f"MAPE against {label}", mape, "%", f"{label} {other[1]:.2f} (A {other[0]:.2f})", mape / other[1])
         )
     out.append(row(f"WAPE against {peer}", wape, "%", f"{peer} {found['peer'][2]:.2f}", wape / found["peer"][2]))
+    moved, plain = found["hours"]
+    out.append(row("WAPE of the next 4 h", moved, "%", f"the day-ahead curve {plain:.2f}", moved / plain))
     theirs = (found["peer_learning"] + found["peer_forecasting"]) / found["days"]
     ours = found["seconds"] / found["days"]
     return [*out, row("learning and forecasting", ours, "s a day", f"{peer} {theirs:.2f}", ours / theirs)]
 
 
 def run(quick: bool = False) -> list[dict[str, Any]]:
-    """All rows, about five minutes (quick: the last two weeks of three sets); none where FUHE_DATA names no folder."""
+    """All rows, over ten minutes (quick: the last two weeks of three sets); none where FUHE_DATA names no folder."""
     folder = Path(os.environ.get("FUHE_DATA", ""))
     if not os.environ.get("FUHE_DATA") or not folder.is_dir():
         print("  skipped: FUHE_DATA names no folder with the curves; wanted there are")
