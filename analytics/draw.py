@@ -77,8 +77,8 @@ def terminal_curve(
             for i in np.flatnonzero(np.diff(at) > 1):
                 signal.line(int(i) + 1, False)
             guessed = trace.estimated[at]
-            for i in np.flatnonzero(guessed[1:] | guessed[:-1]).tolist()[::2]:  # estimates are dashed
-                signal.line(i + 1, False)
+            for gap in np.flatnonzero(guessed[1:] | guessed[:-1])[::2]:  # estimates are dashed
+                signal.line(int(gap) + 1, False)
             figure.draw(signal)
             drawn = True
         figure.title(f"{title}  [{unit}]")

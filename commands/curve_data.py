@@ -202,7 +202,7 @@ def _final(
 ) -> Settled:
     """The FINAL layer of the judged points put in place.
 
-    The load is primary: it is handed over on the secondary side of today's ratios, by which the caller multiplies again.
+    The load is primary: it is handed over on the secondary side of today's ratios, by which callers multiply again.
     """
     ids = [p.id for p in points]
     place = {p: i for i, p in enumerate(ids)}
