@@ -186,3 +186,29 @@ def lost_energy_factor(wiring: str, lost: str, cos: float | None = None) -> floa
 def lost_energy(measured_kwh: F8, factor: float) -> F8:
     """Energy to be added, (K_p - 1) x measured: a proposal to people with its assumption, never a bill."""
     return (factor - 1.0) * measured_kwh
+
+
+# Oil-filled transformers: load above the rating that may last so many hours, outdoors and indoors (domain 4.9).
+OVERLOAD: Final = ((1.3, 2.0, 1.0), (1.6, 0.5, 0.25), (1.75, 0.25, 8 / 60), (2.0, 7.5 / 60, 4 / 60))
+
+
+def overload_exceeded(beta: F8, indoor: B1, step_s: int) -> B1:
+    """Slots (points, slots) in which an overload has lasted longer than an oil-filled transformer is allowed.
+
+    A load between two steps counts as the higher one, one above the table is never allowed; a missing slot ends it.
+    """
+    known = np.isfinite(beta)
+    safe = np.where(known, beta, 0.0)
+    exceeded: B1 = safe > OVERLOAD[-1][0]
+    below = 1.0
+    for step, outdoors_h, indoors_h in OVERLOAD:
+        allowed_h = np.where(indoor, indoors_h, outdoors_h)[:, None]
+        exceeded |= _run(safe > below) * step_s / 3600.0 > allowed_h
+        below = step
+    return exceeded
+
+
+def often_interrupted(planned: F8, hours: F8) -> B1:
+    """Customers (customers,) of S1's list: more than three planned outages, or more than 24 h without supply."""
+    listed: B1 = (planned > 3) | (hours > 24.0)
+    return listed

@@ -95,3 +95,16 @@ def compensation_kvar(p_kw: F8, cos_now: F8, cos_wanted: F8) -> F8:
         return divide(np.sqrt(np.maximum(1.0 - np.square(cos), 0.0)), cos)
 
     return np.asarray(p_kw) * (tan(np.asarray(cos_now)) - tan(np.asarray(cos_wanted)))
+
+
+INSTANT_FROM: Final = 0.05
+
+
+def instant_cos(p_kw: F8, s_kva: F8, amps: F8, rated_a: F8, running_kva: F8) -> F8:
+    """P / S of each slot (points, slots), NaN unless I >= 5 % In and P >= 5 % S_run (domain 4.8): below it is noise.
+
+    amps: the largest phase current of the slot, of the same side as rated_a (points,); running_kva (points,).
+    """
+    with np.errstate(invalid="ignore"):
+        use = (amps >= INSTANT_FROM * rated_a[:, None]) & (np.abs(p_kw) >= INSTANT_FROM * running_kva[:, None])
+    return np.where(use, divide(np.abs(p_kw), s_kva), np.nan)

@@ -113,3 +113,21 @@ def month_range(highest: F8, lowest: F8) -> F8:
     same = np.sign(highest) * np.sign(lowest) > 0
     larger = np.maximum(np.abs(highest), np.abs(lowest))
     return np.where(same, larger, np.abs(highest) + np.abs(lowest))
+
+
+CLASSES: Final = ("A", "B", "C", "D")
+
+
+def class_rates(out: I8, monitored: I8, monitor_class: I8) -> tuple[float, F8, tuple[str, ...]]:
+    """(composite rate, rate of each class (4,), empty classes) of a fleet; arrays (points,).
+
+    A class's rate is 1 - time out / time monitored of all its points together; monitor_class: index into CLASSES, -1 =
+    none. Classes (4.6): A 10 kV buses, B 35 kV dedicated and >= 110 kV customers, C 10 kV customers, D low voltage.
+    """
+    member = monitor_class >= 0
+    at = monitor_class[member]
+    total = np.bincount(at, weights=monitored[member], minlength=len(CLASSES)).astype(np.float64)
+    bad = np.bincount(at, weights=out[member], minlength=len(CLASSES)).astype(np.float64)
+    rate = 1.0 - divide(bad, total)
+    whole, empty = composite(*(float(r) for r in rate))
+    return whole, rate, empty
