@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Final
 
 import msgspec
 
@@ -16,6 +17,8 @@ from ..storage.config import StorageConfig
 from ..storage.database import Database
 from .forecast import due, issue
 from .forecast_config import ForecastConfig
+
+LOCK: Final = 0x666F_7265
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +47,8 @@ def answer(question: Question) -> list[Made]:
         Database.open(question.storage, migrate=False) as database,
         database.connect(autocommit=True) as connection,
     ):
+        # of two daemons' workers the second waits, and then finds nothing due; the lock ends with the connection
+        connection.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
         for wanted, horizon in due(connection, question.forecast, question.now_us):
             if (wanted, horizon) in question.skip:
                 continue
