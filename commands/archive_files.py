@@ -6,8 +6,6 @@ spreadsheet would run as formulas are kept as texts both ways, and formulas are 
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..control.sheet import csv_lines
 from ..model.archive import ENTITIES, Entity, Field, Version
-from ..model.archive_cells import CellError, guarded, read_cell, read_instant, unguarded, write_cell, write_instant
+from ..model.archive_cells import CellError, guarded, read_cell, read_instant, unguarded, write_cell
+from ..model.archive_csv import DATES, by_entity, csv_texts, heading, sheet_values
 from ..model.archive_plan import ArchiveRow, Fault
 from ..model.lang import tr
 from ..protocols.common.errors import UsageError
@@ -26,7 +25,6 @@ from ..protocols.common.errors import UsageError
 if TYPE_CHECKING:
     from openpyxl.cell import Cell, MergedCell
 
-DATES: Final = ("valid_from", "valid_to", "changed_by", "reason")
 MAX_BYTES: Final = 64 * 1024 * 1024
 EXACT_DIGITS: Final = 15  # a spreadsheet keeps no more of a number
 
@@ -227,7 +225,7 @@ def write_workbook(path: Path, versions: Iterable[Version]) -> None:
     from openpyxl.cell import WriteOnlyCell
 
     book = Workbook(write_only=True)
-    for entity, rows in _by_entity(versions).items():
+    for entity, rows in by_entity(versions).items():
         sheet = book.create_sheet(entity)
         sheet.freeze_panes = "A2"
 
@@ -242,7 +240,7 @@ def write_workbook(path: Path, versions: Iterable[Version]) -> None:
 
         sheet.append([cell(n) for n in heading(ENTITIES[entity])])
         for v in rows:
-            sheet.append([cell(_number(value)) for value in _values(v)])
+            sheet.append([cell(_number(value)) for value in sheet_values(v)])
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".archive", suffix=".xlsx", delete=False) as part:
         try:
             book.save(part)
@@ -250,43 +248,6 @@ def write_workbook(path: Path, versions: Iterable[Version]) -> None:
         except BaseException:
             Path(part.name).unlink(missing_ok=True)
             raise
-
-
-# -- writing ----------------------------------------------------------------------------------------------------------
-
-
-def heading(entity: Entity) -> list[str]:
-    """Columns of an entity's sheet."""
-    return [*(f.name for f in entity.fields), *DATES]
-
-
-def _values(v: Version) -> list[object]:
-    fields = [getattr(v.record, f.name) for f in ENTITIES[v.entity].fields]
-    return [*fields, write_instant(v.valid_from_us), write_instant(v.valid_to_us), v.changed_by, v.reason]
-
-
-def _by_entity(versions: Iterable[Version]) -> dict[str, list[Version]]:
-    found: dict[str, list[Version]] = {name: [] for name in ENTITIES}
-    for v in versions:
-        found[v.entity].append(v)
-    return found
-
-
-def _csv_cell(value: object) -> str:
-    text = write_cell(value)
-    return guarded(text) if isinstance(value, (str, tuple)) else text
-
-
-def csv_texts(versions: Iterable[Version]) -> dict[str, str]:
-    """File name -> content of an archive folder, every entity with at least its heading."""
-    found = {}
-    for entity, rows in _by_entity(versions).items():
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(heading(ENTITIES[entity]))
-        writer.writerows([_csv_cell(value) for value in _values(v)] for v in rows)
-        found[f"{entity}.csv"] = out.getvalue()
-    return found
 
 
 def write_folder(folder: Path, versions: Iterable[Version]) -> None:

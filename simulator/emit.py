@@ -1,6 +1,7 @@
 """`fuhe sim run --emit DIR`: what a master station needs to know about the simulated fleet, and the truth to check it.
 
-devices.csv, links.yaml, secrets.yaml (0600), rounds.csv, truth.json. Written whole, each by rename.
+devices.csv, links.yaml, secrets.yaml (0600), rounds.csv, truth.json, and archive/ (what `fuhe archive import` takes).
+Written whole, each by rename.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from pathlib import Path
 
 import yaml
 
+from ..model.archive_csv import csv_texts
 from ..model.times import BUSINESS_ZONE, from_us
+from .archive import archive
 from .light_fleet import LightFleet
 from .mqtt import MqttBus
 from .scenario import BusSpec, DeviceSpec, points_of
@@ -43,16 +46,18 @@ def emit(simulation: Simulation, directory: Path) -> list[Path]:
         "rounds.csv": rounds_csv(simulation),
         "truth.json": json.dumps(truth(simulation), ensure_ascii=False) + "\n",
     }
+    files |= {f"archive/{name}": text for name, text in csv_texts(archive(simulation)).items()}
+    (directory / "archive").mkdir(exist_ok=True)
     written = []
     for name, text in files.items():
         path = directory / name
-        part = path.with_name(name + ".part")
+        part = path.with_name(path.name + ".part")
         mode = 0o600 if name == "secrets.yaml" else 0o644
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w", encoding="utf-8") as out:
             out.write(text)
         part.replace(path)
         written.append(path)
-    return written
+    return [p for p in written if p.parent == directory] + [directory / "archive"]
 
 
 def _yaml(tree: object) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,11 @@ from click.testing import CliRunner
 from fuhe.acquisition.config import LinkConfig
 from fuhe.acquisition.devices import export_devices, parse_devices
 from fuhe.acquisition.profiles import builtin_profiles
+from fuhe.commands.archive_files import read_archive
 from fuhe.commands.common import App
 from fuhe.commands.sim import sim
+from fuhe.model.archive import MeteringPoint
+from fuhe.model.archive_plan import Known, plan_changes
 from fuhe.model.devices import Credentials
 from fuhe.model.times import US
 from fuhe.protocols.common.errors import UsageError
@@ -132,6 +136,16 @@ def test_what_is_emitted_is_taken_by_the_master(tmp_path: Path) -> None:
     assert files["secrets.yaml"].stat().st_mode & 0o777 == 0o600
     rounds = list(csv.DictReader(io.StringIO(files["rounds.csv"].read_text())))
     assert {r["device"] for r in rounds} <= {d.name for d in parsed.devices} and len(rounds) >= 8
+    rows, faults = read_archive(tmp_path / "archive")
+    known = Known(points={p.name for d in parsed.devices for p in d.points}, devices={d.name for d in parsed.devices})
+    plan = plan_changes([], rows, 0, known)
+    assert faults == [] and plan.faults == []
+    counts = Counter(c.entity for c in plan.changes)
+    assert counts["customers"] == 27 and counts["points"] >= 27
+    assert counts["protections"] == counts["security_loads"] == 1 and counts["conflict_sets"] == 2
+    factors = {p.name: p.multiplier for d in parsed.devices for p in d.measuring}
+    archived = {r.record.point: r.record.factor for r in rows if isinstance(r.record, MeteringPoint)}
+    assert archived == factors
     told = json.loads(files["truth.json"].read_text())
     assert told["count"] == len(told["power_kw"]["line-a-1"]) == len(simulation.past_slots()) >= 7 * 96
 
@@ -186,4 +200,4 @@ def test_the_verbs(tmp_path: Path) -> None:
     out = str(tmp_path / "out")
     started = run("run", str(tmp_path / "f.yaml"), "--for", "0.05", "--emit", out, "--control", "0", "--json")
     told = json.loads(started.output)
-    assert started.exit_code == 0 and told["devices"] == 12 and len(told["written"]) == 5 and told["control"] > 0
+    assert started.exit_code == 0 and told["devices"] == 12 and len(told["written"]) == 6 and told["control"] > 0
