@@ -434,3 +434,39 @@ def _tree(found: Sequence[Version]) -> Any:
         label = f"{point.point} {point.role} K={point.factor:f}"
         place(feeder, point.transformer, point.customer, point.point, label)
     return nodes[()]
+
+
+@archive.command(
+    help=tr(
+        "Expired papers, missing agreements, overdue tests; exit status 1 if urgent.",
+        "到期、缺协议、超期试验; 有紧急项时退出码 1。",
+    )
+)
+@On
+@json_option
+@pass_app
+@reported
+def check(app: App, on: str | None, as_json: bool) -> None:
+    """Protected status, security loads, dual supplies, generators, live tests, contacts, current transformers."""
+    from dataclasses import asdict
+
+    from ..control import archive_check, rounds
+    from ..model.times import business_day
+    from ..storage.archive_versions import versions
+    from .person import desk, device_names, show_table
+
+    at = _instant(on)
+    with desk(app) as conn:
+        found = archive_check.check(
+            versions(conn, at_us=at), rounds.rounds(conn), device_names(conn), today=business_day(at),
+            live_test_max_days=app.config.control.live_test_max_days,
+        )  # fmt: skip
+    if as_json:
+        print_json([asdict(f) for f in found])
+    elif not found:
+        click.echo(tr("nothing to find fault with", "无问题"))
+    else:
+        head = [tr("urgent", "紧急"), tr("what", "对象"), tr("which", "编号"), tr("finding", "问题")]
+        show_table(head, [["!" if f.urgent else "", f.entity, f.key, f.text] for f in found])
+    if any(f.urgent for f in found):
+        raise SystemExit(1)

@@ -91,6 +91,9 @@ def test_from_a_folder_to_the_tree(desk: Desk) -> None:
         assert again["changes"] == [] and again["faults"] == [] and again["same"] == 5
     assert len(desk.json("nobody", "show", "0012", "--history")["objects"]) == 2
     assert "K=1" not in desk.run("nobody", "list", "points")
+    kinds = {f["kind"] for f in json.loads(desk.run("nobody", "check", "--json", code=1))}
+    assert "no_contact" in kinds and "expired" not in kinds
+    assert "expired" in desk.run("nobody", "check", "--on", "2027-02-01", code=1)
 
 
 def test_faults_of_files_and_of_the_archive_come_together(desk: Desk) -> None:
