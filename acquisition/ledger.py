@@ -29,6 +29,7 @@ RANK: Final = {Duty.MONTHLY: 0, Duty.DAILY: 1, Duty.EVENT: 2, Duty.CURVE: 3}
 
 RETRY_US: Final = (600 * US, 1800 * US, 3600 * US)
 RETRY_LATER_US: Final = 4 * 3600 * US
+RETRY_DENIED_US: Final = 24 * 3600 * US  # the device itself says that it has no such data
 
 CLASS_MARK: Final = {
     1: "voltage_a", 2: "active_power_total", 3: "power_factor_total",
@@ -243,9 +244,13 @@ def order(needs: Iterable[Need]) -> list[Need]:
     return sorted(needs, key=lambda n: (n.rank, -n.to_us, n.device, n.items, n.from_us))
 
 
-def next_try_us(attempts: int, now_us: int, expires_us: int) -> int | None:
-    """When to ask again after `attempts` (>= 1) asked in vain: +10 min, +30 min, +1 h, then 4-hourly. None = LOST."""
-    wait = RETRY_US[attempts - 1] if attempts <= len(RETRY_US) else RETRY_LATER_US
+def next_try_us(attempts: int, now_us: int, expires_us: int, *, denied: bool = False) -> int | None:
+    """When to ask again after `attempts` (>= 1) asked in vain: +10 min, +30 min, +1 h, then 4-hourly. None = LOST.
+
+    denied: the device said that it has no such data; then daily instead of 4-hourly.
+    """
+    later = RETRY_DENIED_US if denied else RETRY_LATER_US
+    wait = RETRY_US[attempts - 1] if attempts <= len(RETRY_US) else later
     return now_us + wait if now_us + wait < expires_us else None
 
 

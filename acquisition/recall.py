@@ -208,7 +208,8 @@ class Recaller:
             self._store.settle(row, row.attempts, next_us, outcome.reason)
         else:
             attempts = row.attempts + 1
-            self._store.settle(row, attempts, next_try_us(attempts, now_us, row.expires_us), outcome.reason)
+            next_us = next_try_us(attempts, now_us, row.expires_us, denied=outcome.status is Status.REFUSED)
+            self._store.settle(row, attempts, next_us, outcome.reason)
 
     def _parts(self, block: list[Track], labels: I8, now_us: int) -> Iterator[tuple[list[Track], Mask, Mask, Mask]]:
         """(rows, present, expected, exempt) of a block, cut between devices so that memory stays bounded."""

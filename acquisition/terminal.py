@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Flag
 from functools import lru_cache
@@ -23,6 +23,8 @@ from ..model.times import BUSINESS_ZONE, US, business_to_us, from_us
 from ..protocols.common.errors import UsageError
 
 HOUR_US: Final = 3600 * US
+DENIAL_US: Final = 24 * HOUR_US
+"""So long a terminal's no to a read counts: the same is not asked again (events: unless their counter moves)."""
 _DECIMAL: Final = re.compile(r"([0-9]{4})-([0-9]{1,5})")
 _HEX: Final = re.compile(r"([0-9]{4})([0-9A-Fa-f]{4})")
 
@@ -122,6 +124,8 @@ class TerminalSession:
     logged_in: None = no login seen in this connection. report_key, report_stored: the last report that it sent unasked,
     and whether it is on the disk. Traffic, since it was last handed on (`take_traffic`), in the calendar month `month`
     (202611). connects, replaced, moved: connections, those that took another's place, changes of a UDP peer's address.
+    no_events: memories whose newest record was denied, with (counter then, instant); no_items: data units (AFN, pn, Fn)
+    that the terminal denied when asked for alone, with the instant.
     """
 
     address: TerminalAddress
@@ -151,6 +155,8 @@ class TerminalSession:
     moved_us: int | None = None
     online_us: int | None = None
     finished: tuple[Traffic, ...] = ()
+    no_events: dict[Events, tuple[int, int]] = field(default_factory=dict)
+    no_items: dict[tuple[int, int, int], int] = field(default_factory=dict)
 
     # -- for exchanges ------------------------------------------------------------------------------------------------
 
@@ -166,6 +172,7 @@ class TerminalSession:
     def was_reset(self) -> None:
         """The terminal has confirmed a reset command: its stored FCB is 0 now."""
         self.fcb = False
+        self.forget_denials()
 
     def tags(self, *, control: bool) -> bool:
         """Whether a request of this kind carries a time tag."""
@@ -184,6 +191,8 @@ class TerminalSession:
             found |= Events.IMPORTANT
         if self.ec2 is not None and self.ec2 != self.ec2_read:
             found |= Events.ORDINARY
+        for kind in self.no_events:
+            found &= ~kind
         return found
 
     def events_read(self, kind: Events, start: int, end: int) -> None:
@@ -196,6 +205,24 @@ class TerminalSession:
             self.acd = self.acd and end != self.ec1
         else:
             self.ec2_read = end
+
+    def events_denied(self, kind: Events, counter: int, now_us: int) -> None:
+        """The terminal denies its newest event of a kind: there is nothing to ask for until its counter moves."""
+        self.no_events[kind] = (counter, now_us)
+
+    def denies_events(self, kind: Events, counter: int, now_us: int) -> bool:
+        """Whether the events of a kind were denied with this counter, not longer than DENIAL_US ago."""
+        self._forget_events(kind, counter, now_us)
+        return kind in self.no_events
+
+    def denies(self, key: tuple[int, int, int], now_us: int) -> bool:
+        """Whether a data unit (AFN, pn, Fn) was denied not longer than DENIAL_US ago."""
+        return key in self.no_items and abs(now_us - self.no_items[key]) < DENIAL_US
+
+    def forget_denials(self) -> None:
+        """Its settings were changed: what it had nothing to say about may exist now."""
+        self.no_items.clear()
+        self.no_events.clear()
 
     def remember(self, ec1: int | None, ec2: int | None) -> None:
         """Where reading went on in an earlier life of the program, unless it is known already."""
@@ -219,7 +246,14 @@ class TerminalSession:
         if ec is not None:
             before &= ~self._moved(ec)
             self.ec1, self.ec2 = ec
+            self._forget_events(Events.IMPORTANT, ec[0], now_us)
+            self._forget_events(Events.ORDINARY, ec[1], now_us)
         return self.waiting() & ~before
+
+    def _forget_events(self, kind: Events, counter: int, now_us: int) -> None:
+        known = self.no_events.get(kind)
+        if known is not None and (known[0] != counter or abs(now_us - known[1]) >= DENIAL_US):
+            del self.no_events[kind]
 
     def saw_clock(self, wall: datetime, now_us: int) -> None:
         """The terminal told its clock (naive local time)."""

@@ -223,6 +223,7 @@ def _settings(exchange: ControlExchange, wanted: Sequence[parameters.Setting], *
                 faults[i] = reason if not accepted else ""
             if answer is None and not exchange.heard:
                 break  # nobody there: the rest is not sent into the dark
+        exchange.session.forget_denials()
         exchange.acknowledged = False if False in written else None if None in written else True
         exchange.refusal = "; ".join(sorted({f for f, w in zip(faults, written, strict=True) if w is False and f}))
         exchange.note()

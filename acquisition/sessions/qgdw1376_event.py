@@ -5,6 +5,10 @@ to read (`ec1_read`, `ec2_read`). The place moves on only when the events are on
 session, and the new place travels with the events in the same batch (parameter `0E:F1`): a restart goes on there.
 First contact: everything the ring may hold is asked for; parts of it that the terminal denies are empty, and when the
 oldest part and the last place are, the ring was never full.
+
+A terminal that denies even its newest event does not give its events at all: it is asked again when its counter has
+moved, or after DENIAL_US; the place stays where it is. Where the newest is given, single events that are denied are
+passed over for good.
 """
 
 from __future__ import annotations
@@ -49,6 +53,8 @@ def _events(exchange: TerminalExchange, fns: list[int]) -> Script:
     ends: dict[Events, tuple[int, int]] = {}
     for fn in fns:
         kind = KINDS[fn]
+        if exchange.session.denies_events(FLAG[kind], counters[fn - 1], exchange.now_us) and not exchange.item.forced:
+            continue
         start = _read_so_far(exchange, kind)
         place = yield from _memory(exchange, fn, counters[fn - 1])
         if place != start and place is not None:
@@ -100,6 +106,7 @@ def _memory(exchange: TerminalExchange, fn: int, end: int) -> Generator[Ask, Ans
     step = max(1, min(exchange.plan.event_batch, (exchange.plan.answer_bytes - HEAD) // _EVENT_BYTES))
     first = known is None
     empty: bool | None = None  # whether nothing stands behind the next free place
+    given = False  # the terminal gives events at all
     for _ in range(MOST_REQUESTS):
         if place == end:
             return place
@@ -111,7 +118,15 @@ def _memory(exchange: TerminalExchange, fn: int, end: int) -> Generator[Ask, Ans
         try:
             answer = yield from exchange.asked(ask)
             place, end = _take(exchange, answer, fn, kind, place, stop, end)
+            given = True
         except Missing as missing:
+            oldest = first and place > end
+            if missing.denied and not given and not oldest:
+                newest = (end - 1) % RING
+                if place == newest or (yield from _denied(exchange, fn, newest)):
+                    _gives_none(exchange, fn, end, missing)
+                    return None
+                given = True
             if missing.denied and first:
                 if place > end and empty is None:  # the oldest part: was the ring ever full?
                     empty = yield from _denied(exchange, fn, RING - 1)
@@ -130,6 +145,14 @@ def _memory(exchange: TerminalExchange, fn: int, end: int) -> Generator[Ask, Ans
             return None if first and place == known else place
     exchange.fault(pointer_item(fn), Missing("events come quicker than they can be read"))
     return place
+
+
+def _gives_none(exchange: TerminalExchange, fn: int, end: int, missing: Missing) -> None:
+    """The terminal denies its newest event too."""
+    exchange.session.events_denied(FLAG[KINDS[fn]], end, exchange.now_us)
+    exchange.refused = True
+    why = f"{missing.reason}; it is asked again when its event counter has moved, or in a day"
+    exchange.fault(pointer_item(fn), Missing(why))
 
 
 def _denied(exchange: TerminalExchange, fn: int, place: int) -> Generator[Ask, Answer | None, bool]:

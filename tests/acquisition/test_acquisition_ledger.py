@@ -121,6 +121,8 @@ def test_retries_at_10_30_60_minutes_then_every_4_hours_until_the_device_forgets
     assert waits[:6] == [10, 30, 60, 240, 240, 240] and set(waits[3:]) == {240}
     # 100 minutes, then as many times four hours as fit before ten days are over
     assert len(waits) == 3 + (10 * 24 * 60 - 100 - 1) // 240
+    denied = [(next_try_us(n, 0, expires, denied=True) or 0) // (60 * US) for n in (1, 3, 4, 9)]
+    assert denied == [10, 60, 1440, 1440]  # what the device says it does not have is asked for daily
     assert next_try_us(1, 0, 600 * US) is None and next_try_us(1, 0, 600 * US + 1) == 600 * US
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fuhe.acquisition.profile import TerminalPlan
-from fuhe.acquisition.terminal import Events, TerminalSession
+from fuhe.acquisition.terminal import DENIAL_US, Events, TerminalSession
 from fuhe.acquisition.terminal_events import pointer_item
 from fuhe.commands.events import words
 from fuhe.model.times import business_to_us
@@ -21,7 +21,7 @@ from fuhe.protocols.qgdw1376.message import Message
 from fuhe.protocols.qgdw1376.table import lookup_erc
 from fuhe.protocols.qgdw1376.units import Unit
 
-from .conftest import NOW, answer, deny, item, profile, session, talk
+from .conftest import NOW, NOW_US, answer, deny, item, profile, session, talk
 
 READ = item(Duty.EVENT, items=("0E:F1", "0E:F2"))
 
@@ -145,6 +145,31 @@ def test_an_event_that_cannot_be_read_does_not_hide_the_others() -> None:
     assert outcome.stored is not None
     outcome.stored()
     assert known.ec1_read == 20
+
+
+@pytest.mark.parametrize(("start", "questions"), [(None, 5), (100, 3)])
+def test_a_terminal_that_denies_its_events_is_asked_again_when_its_counter_moves_or_in_a_day(
+    start: int | None, questions: int
+) -> None:
+    memory = Memory(important=list(range(200)), bad=frozenset(range(256)))
+    known = reading_from(start)
+    read = item(Duty.EVENT, items=("0E:F1",))
+    outcome, sent = talk(read, memory, with_session=known)
+    assert outcome.status is Status.REFUSED and [f.item for f in outcome.faults] == ["0E:F1"]
+    assert len(sent) == questions and known.ec1_read == start  # what was not given is not taken for read
+    known.saw(True, (200, 0), NOW_US)
+    assert known.waiting() is Events.NONE  # ACD alone calls for nothing
+    outcome, sent = talk(read, memory, with_session=known)
+    assert (outcome.status, len(sent)) == (Status.DONE, 1)  # the counters only
+    _, sent = talk(read, memory, with_session=known, now_us=NOW_US + DENIAL_US + 60_000_000)
+    assert len(sent) == questions
+    _, sent = talk(item(Duty.EVENT, items=("0E:F1",), forced=True), memory, with_session=known)
+    assert len(sent) == questions
+    memory.important.append(200)
+    memory.bad = frozenset()
+    assert known.saw(True, (201, 0), NOW_US) == Events.IMPORTANT
+    outcome, _ = talk(read, memory, with_session=known)
+    assert numbers(outcome)[-1] == 200 and known.no_events == {}
 
 
 def test_events_that_come_while_reading_are_read_too_but_not_for_ever() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from fuhe.acquisition.profile import ReadPlan, TerminalPlan
 from fuhe.acquisition.sessions import open_exchange
+from fuhe.acquisition.terminal import DENIAL_US
 from fuhe.model.devices import Credentials
 from fuhe.model.work import Duty, Status
 from fuhe.protocols.common.errors import UsageError
@@ -102,6 +104,27 @@ def test_one_bad_item_may_spoil_a_frame() -> None:
     outcome, sent = talk(PARAMETERS, strict, with_profile=profile(quirks={"denies": "whole"}))
     assert [f.item for f in outcome.faults] == ["0A:F25:P1"] and len(sent) == 5
     assert outcome.batch is not None and len(outcome.batch.parameters) == 2
+
+
+def test_what_was_denied_is_not_searched_for_again_in_every_cycle() -> None:
+    good = paper()
+    del good.content[0x0A, 1, 25]
+
+    def strict(request: Message) -> list[Message]:
+        missing = any((request.afn, u.pn, u.fn) not in good.content for u in request.units)
+        return [deny(request)] if missing else good(request)
+
+    known, whole = session(), profile(quirks={"denies": "whole"})
+    talk(PARAMETERS, strict, with_profile=whole, with_session=known)
+    outcome, sent = talk(PARAMETERS, strict, with_profile=whole, with_session=known)
+    assert [f.item for f in outcome.faults] == ["0A:F25:P1"] and len(sent) == 1
+    assert outcome.batch is not None and len(outcome.batch.parameters) == 2
+    asked_by_hand = replace(PARAMETERS, forced=True)
+    assert len(talk(asked_by_hand, strict, with_profile=whole, with_session=known)[1]) == 5
+    later = NOW_US + DENIAL_US + 60_000_000
+    good.content[0x0A, 1, 25] = good.content[0x0A, 2, 25]
+    outcome, sent = talk(PARAMETERS, strict, with_profile=whole, with_session=known, now_us=later)
+    assert (outcome.status, len(sent), known.no_items) == (Status.DONE, 1, {})
 
 
 def test_silence_is_repeated_with_the_same_bytes_and_given_up() -> None:
