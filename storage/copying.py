@@ -34,7 +34,8 @@ _KIND: Final = {
 
 
 class RowType:
-    """The layout of one row: (column, type) with type a name of `_KIND`, `int4[96]` for an array, or `null`."""
+    """The layout of one row: (column, type) with type a name of `_KIND`, `int4[96]` for an array, `bytea[96]` for so
+    many bytes, or `null`."""
 
     def __init__(self, columns: Sequence[tuple[str, str]]) -> None:
         fields: list[tuple[str, Any]] = [("n", ">i2")]
@@ -43,6 +44,10 @@ class RowType:
             fields.append((f"{name}:len", ">i4"))
             if kind == "null":
                 constants.append((f"{name}:len", -1))
+            elif kind.startswith("bytea["):
+                size = int(kind[6:-1])
+                fields.append((name, "u1", size))  # type: ignore[arg-type]
+                constants.append((f"{name}:len", size))
             elif kind.endswith("]"):
                 element, _, count = kind[:-1].partition("[")
                 item = np.dtype([("len", ">i4"), ("v", _KIND[element])])
@@ -61,7 +66,7 @@ class RowType:
         for name, value in constants:
             self._template[name] = value
         for name, kind in columns:
-            if kind.endswith("]"):
+            if kind.endswith("]") and not kind.startswith("bytea"):
                 self._template[f"{name}:items"]["len"] = np.dtype(_KIND[kind.partition("[")[0]]).itemsize
 
     def rows(self, count: int) -> Rows:

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 EPOCH_DAY: Final = date(1970, 1, 1)
 FUTURE_DAYS: Final = 3
-PARENTS: Final = ("sample", "curve_day", "vee_version", "checked_day", "final_day")
+PARENTS: Final = ("sample", "curve_day", "curve_arrival", "vee_version", "checked_day", "final_day")
 PACKED: Final = "fillfactor=100"
 LOCK_TIMEOUT: Final = "5s"  # a writer is never kept waiting longer by packing
 

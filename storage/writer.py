@@ -24,6 +24,7 @@ from psycopg.types.json import Jsonb
 from ..model.readings import DeviceEvent, ParameterValue, Samples
 from ..model.times import from_us
 from ..protocols.common.errors import LinkError
+from .arrivals import ArrivalWriter
 from .batches import Record, decode_record, join_records
 from .curve_table import CurveWriter
 from .curves import DayRows, cut, fold
@@ -80,8 +81,12 @@ class JournalWriter:
         pause: Callable[[float], object] | None = None,
         batch_bytes: int = BATCH_BYTES,
     ) -> None:
-        """`now_us`: UTC µs, decides which days are plausible; `pause(seconds)`: waits between attempts when away."""
+        """`now_us`: UTC µs, decides which days are plausible; `pause(seconds)`: waits between attempts when away.
+
+        `marks` may be set at any time: the quantities of curves whose slots' first arrival is kept.
+        """
         self.counters = WriterCounters()
+        self.marks: frozenset[int] = frozenset()
         self._database, self._journal, self._now_us, self._batch_bytes = database, journal, now_us, batch_bytes
         self._retention_days = retention_days
         self._stopping = threading.Event()
@@ -164,6 +169,7 @@ class JournalWriter:
         connection = self._connection = self._database.connect("app")
         self._partitions = Partitions(self._database.timescale, self._retention_days)
         self._samples, self._curves = SampleWriter(self._partitions), CurveWriter(self._partitions)
+        self._arrivals = ArrivalWriter(self._partitions)
         with connection.transaction():
             connection.execute(
                 "INSERT INTO journal_position (journal, segment, position) VALUES (%s, 0, 0) ON CONFLICT DO NOTHING",
@@ -288,6 +294,8 @@ class JournalWriter:
             counted.conflicts += sum(len(s) for s, _ in (*conflicts, *more))
             extra += [*conflicts, *more]
             dirty.append((changed["point"], changed["day"]))
+            if self.marks:
+                self._arrivals.write(connection, parts, self.marks, today)
         for samples, received in extra:
             written = self._samples.write(connection, samples, received, today)
             counted.samples += written

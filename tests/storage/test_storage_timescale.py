@@ -15,6 +15,7 @@ from psycopg.conninfo import make_conninfo
 
 from fuhe.model.readings import CurveBlock, ReadingBatch, Samples
 from fuhe.model.times import day_start_us
+from fuhe.storage.arrivals import load_arrivals
 from fuhe.storage.batches import encode_batches
 from fuhe.storage.config import StorageConfig
 from fuhe.storage.database import Database
@@ -64,6 +65,7 @@ def test_hypertables_take_the_same_readings(config: StorageConfig, tmp_path: Pat
     with Database.open(config) as database, Journal(tmp_path / "j") as journal:
         assert database.timescale
         writer = JournalWriter(database, journal, now_us=lambda: START)
+        writer.marks = frozenset({1})
         for value, slot in ((220.0, 0), (220.0, 0), (221.0, 2)):
             journal.append(encode_batches([batch(value, slot)])).result(10)
             writer.drain_all()
@@ -76,21 +78,25 @@ def test_hypertables_take_the_same_readings(config: StorageConfig, tmp_path: Pat
             tables = owner.execute(
                 "SELECT hypertable_name FROM timescaledb_information.hypertables ORDER BY 1"
             ).fetchall()
-            assert [t for (t,) in tables] == ["curve_day", "sample"]
+            assert [t for (t,) in tables] == ["curve_arrival", "curve_day", "sample"]
             policies: list[Any] = owner.execute(
                 "SELECT proc_name FROM timescaledb_information.jobs WHERE hypertable_name IS NOT NULL ORDER BY 1"
             ).fetchall()
-            assert len(policies) == 4
-            for table in ("sample", "curve_day"):
-                owner.execute("SELECT compress_chunk(c) FROM show_chunks(%s) c", (table,))
+            assert len(policies) == 6
+            for table in ("sample", "curve_day", "curve_arrival"):
+                owner.execute("SELECT compress_chunk(c, if_not_compressed => true) FROM show_chunks(%s) c", (table,))
         with database.connect(autocommit=True) as connection:
             assert len(load_samples(connection, range(1, 51), [1], START, START + 1)) == 50
             values, quality = load_curve_day(connection, DAY, [1, 2], [1])
             assert values[0, :6].tolist() == [220.0] * 4 + [221.0] * 2
             assert quality[0, :6].tolist() == [0, 0, 1, 1, 0, 0]
         late = JournalWriter(database, journal, now_us=lambda: START)
-        journal.append(encode_batches([batch(220.0)])).result(10)
+        late.marks = frozenset({1})
+        journal.append(encode_batches([batch(220.0), batch(222.0, 10)])).result(10)
         late.drain_all()
+        with database.connect(autocommit=True) as connection:
+            arrived = load_arrivals(connection, DAY, [1, 2, 3], 1)
+            assert np.flatnonzero(arrived[1]).tolist() == [0, 1, 2, 3, 4, 5, 10, 11, 12, 13] and not arrived[2].any()
         assert (late.counters.samples, late.counters.repeated) == (0, 50)
         journal.append(encode_batches([batch(222.0, 90)])).result(10)
         late.drain_all()

@@ -476,7 +476,7 @@ def test_partitions_ahead_and_retention(database: Database, db: psycopg.Connecti
             "CREATE TABLE curve_day_202608 PARTITION OF curve_day FOR VALUES FROM ('2026-08-13') TO ('2026-09-01')"
         )
     assert drop_old(database, DAY, keep_days=30) == [
-        "sample_20260812", "curve_day_20260812", "final_day_20260812",
+        "sample_20260812", "curve_day_20260812", "curve_arrival_20260812", "final_day_20260812",
     ]  # fmt: skip
     assert drop_old(database, DAY, keep_days=21) == []
     assert drop_old(database, DAY, keep_days=20) == [
