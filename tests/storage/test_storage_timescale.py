@@ -97,7 +97,7 @@ def test_hypertables_take_the_same_readings(config: StorageConfig, tmp_path: Pat
         with database.connect(autocommit=True) as connection:
             arrived = load_arrivals(connection, DAY, [1, 2, 3], 1)
             assert np.flatnonzero(arrived[1]).tolist() == [0, 1, 2, 3, 4, 5, 10, 11, 12, 13] and not arrived[2].any()
-        assert (late.counters.samples, late.counters.repeated) == (0, 50)
+        assert (late.counters.samples, late.counters.repeated) == (0, 100)
         journal.append(encode_batches([batch(222.0, 90)])).result(10)
         late.drain_all()
         late.close()
