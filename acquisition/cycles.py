@@ -38,13 +38,14 @@ _PARAMETER_AT_S: Final = 4 * 3600
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rhythm:
-    """Starts of a cycle: every `period_s` counted from business midnight of 1970, or monthly on day 1 (period None).
+    """Starts of a cycle: every `period_s` counted from business midnight of 1970, or monthly (period None) on `day`.
 
     offset_s: seconds after the period's (day's) beginning.
     """
 
     period_s: int | None
     offset_s: int = 0
+    day: int = 1
 
     def last_start_us(self, now_us: int) -> int:
         """The latest start at or before `now_us`."""
@@ -52,8 +53,7 @@ class Rhythm:
         if self.period_s is not None:
             period = self.period_s * US
             return (now_us + _ZONE_US - offset) // period * period + offset - _ZONE_US
-        first = business_day(now_us - offset).replace(day=1)
-        return day_start_us(first) + offset
+        return day_start_us(last_day_of_month(business_day(now_us - offset), self.day)) + offset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +70,8 @@ class Cycle:
     @property
     def name(self) -> str:
         """Stable name, for jobs, logs and metrics."""
-        every = "month" if self.rhythm.period_s is None else f"{self.rhythm.period_s}s"
+        day = "" if self.rhythm.day == 1 else f"-day{self.rhythm.day}"
+        every = f"month{day}" if self.rhythm.period_s is None else f"{self.rhythm.period_s}s"
         return f"{self.duty}-{every}" + (f"-step{self.step_s}s" if self.duty is Duty.CURVE else "")
 
     def __len__(self) -> int:
@@ -90,7 +91,7 @@ class Cycle:
         if self.duty is Duty.DAILY:
             return freeze_window(business_day(start_us) - timedelta(days=1))
         if self.duty is Duty.MONTHLY:
-            return freeze_window(business_day(start_us).replace(day=1) - timedelta(days=1))
+            return freeze_window(last_day_of_month(business_day(start_us), self.rhythm.day) - timedelta(days=1))
         return None
 
     def items(self, start_us: int, low: int, high: int, now_s: float) -> list[WorkItem]:
@@ -125,6 +126,10 @@ def build_cycles(devices: Sequence[Device], profiles: Mapping[str, Profile], con
     for row, device in enumerate(polled):
         for key in keys[device.profile]:
             tables.setdefault(key, []).append(row)
+            day = reading_day(device)
+            if key[0] is Duty.MONTHLY and day != 1:
+                own = Rhythm(period_s=None, offset_s=key[1].offset_s, day=day)
+                tables.setdefault((Duty.MONTHLY, own, key[2]), []).append(row)
     number = np.array([d.id for d in polled], np.int32)
     fraction = phases(d.name for d in polled)
     cycles = []
@@ -143,6 +148,18 @@ def build_cycles(devices: Sequence[Device], profiles: Mapping[str, Profile], con
         )
         cycles.append(cycle)
     return tuple(sorted(cycles, key=lambda c: c.name))
+
+
+def reading_day(device: Device) -> int:
+    """The customer's reading day (抄表例日), option `reading_day` 1 … 28: on it the monthly cycle runs as well."""
+    text = device.options.get("reading_day", "1")
+    return int(text) if text.isdecimal() and 1 <= int(text) <= 28 else 1  # the device list is checked at import
+
+
+def last_day_of_month(today: date, day: int) -> date:
+    """The latest `day`-th of a month at or before `today`."""
+    month = today if today.day >= day else today.replace(day=1) - timedelta(days=1)
+    return month.replace(day=day)
 
 
 def duty_period_s(profile: Profile, duty: Duty, config: CycleConfig) -> int | None:

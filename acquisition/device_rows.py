@@ -26,6 +26,7 @@ COLUMNS: Final = (
     "name", "link", "profile", "address", "point", "pn", "kind", "ct_ratio", "pt_ratio", "contract_kva",
     "nominal_v", "wiring", "enabled", "secret", "options",
 )  # fmt: skip
+READING_DAYS: Final = ("dlt645", "modbus")
 DEVICE_COLUMNS: Final = ("link", "profile", "address", "enabled", "secret", "options")
 WIRINGS: Final = ("3P4W", "3P3W", "1P")
 MAX_TEXT: Final = 64
@@ -153,7 +154,11 @@ class RowReader:
 
     def relayed(self, row: int, options: Mapping[str, str], profile: Profile | None) -> None:
         """A device behind a terminal: its options, and whether its protocol can be carried."""
-        for message in [*faults_of(options), *option_faults(options)]:
+        own = []
+        if options.get("reading_day", "1") != "1" and profile is not None and profile.protocol not in READING_DAYS:
+            en = f"reading_day: devices of {profile.protocol} are not read on a day of their own"
+            own = [tr(en, f"reading_day: {profile.protocol} 设备没有单独的抄表例日")]
+        for message in [*faults_of(options), *option_faults(options), *own]:
             self.faults.append(Fault(row, "options", message))
         if VIA in options and profile is not None and profile.protocol not in CARRIED:
             en = f"via: a {profile.protocol} device cannot be read through a terminal"
@@ -224,6 +229,10 @@ class RowReader:
             elif key == "since" and not _is_day(value):
                 self.fault(
                     row, "options", f"since={value}: must be a day YYYY-MM-DD", f"since={value}: 应为 YYYY-MM-DD"
+                )
+            elif key == "reading_day" and not (value.isdecimal() and 1 <= int(value) <= 28):
+                self.fault(
+                    row, "options", f"reading_day={value}: must be 1 to 28", f"reading_day={value}: 应为 1 至 28"
                 )
             else:
                 found[key] = value

@@ -151,7 +151,9 @@ class CycleScheduler:
         """The rhythm as APScheduler's trigger, in the business zone."""
         if rhythm.period_s is None:
             hours, minutes = divmod(rhythm.offset_s // 60, 60)
-            return CronTrigger(day=1, hour=hours, minute=minutes, second=rhythm.offset_s % 60, timezone=BUSINESS_ZONE)
+            return CronTrigger(
+                day=rhythm.day, hour=hours, minute=minutes, second=rhythm.offset_s % 60, timezone=BUSINESS_ZONE
+            )
         anchor = from_us(rhythm.last_start_us(self._now_us())).astimezone(BUSINESS_ZONE)
         return IntervalTrigger(seconds=rhythm.period_s, start_date=anchor, timezone=BUSINESS_ZONE)
 

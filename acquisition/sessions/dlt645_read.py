@@ -203,15 +203,15 @@ def _labels(exchange: MeterExchange, kind: str) -> Iterator[int | None]:
 
 
 def _freeze(
-    exchange: MeterExchange, kind: str, items: list[str], label_us: int | None
+    exchange: MeterExchange, kind: str, items: list[str], label_us: int | None, source: Source | None = None
 ) -> Generator[Ask, Frame | None, bool]:
-    """One freeze with all its items; True = give up on this meter."""
+    """One freeze with all its items, stored as `source` (None: as what it is); True = give up on this meter."""
     name = items[0]
     try:
         number, taken_us = yield from _find(exchange, kind, items, label_us)
     except Missing as missing:
         return exchange.fault(name, missing)
-    source = Source.HOURLY if kind == "04" else Source.DAILY
+    source = source or (Source.HOURLY if kind == "04" else Source.DAILY)
     for di in items:
         if di[4:6] == "00":
             continue  # the time was read to find the freeze
@@ -302,7 +302,8 @@ def monthly(exchange: MeterExchange, items: tuple[str, ...]) -> Script:
     """Registers and demands of a settlement (月结算): the one named, or the last before the window's end.
 
     The data carry no time: the instant follows from the settlement day (04000B01, C117; the first of the month 00:00
-    where the meter does not tell).
+    where the meter does not tell). Where the one label of the window is no settlement of this meter (its customer is
+    read on another day), the registers of that label come from the daily freeze.
     """
     foreign = [di for di in items if _settlement_of(di, exchange.version) is None]
     if foreign:
@@ -335,6 +336,21 @@ def _monthly(exchange: MeterExchange, items: tuple[str, ...]) -> Script:
             continue
         instant_us = business_to_us(settlement(local(exchange.now_us), day, hour, back))
         exchange.take(wanted, values, instant_us, Source.MONTHLY)
+    if window is not None and window[0] <= exchange.now_us and window[1] - window[0] == DAY_US:
+        last = settlement(local(min(window[1] - 1, exchange.now_us)), day, hour, 1)
+        if business_to_us(last) < window[0]:
+            yield from _as_frozen(exchange, window[0], day)
+
+
+def _as_frozen(exchange: MeterExchange, label_us: int, day: int) -> Script:
+    """A month's reading on a day on which the meter does not settle: what it froze at that midnight."""
+    plan = exchange.profile.read.get(Duty.DAILY)
+    frozen = [di for di in plan.items if di.startswith("0506")] if plan is not None else []
+    if frozen and exchange.version == "2007":
+        yield from _freeze(exchange, "06", frozen, label_us, Source.MONTHLY)
+        return
+    reason = f"the meter settles on day {day} and keeps no daily freeze: no reading of {local(label_us):%Y-%m-%d}"
+    exchange.fault("reading_day", Missing(reason, final=True))
 
 
 def _settlement_day(exchange: MeterExchange) -> Generator[Ask, Frame | None, tuple[int, int]]:

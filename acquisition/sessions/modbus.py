@@ -423,7 +423,7 @@ class ReadExchange(ModbusExchange):
         label = day_start_us(today)
         window = self._item.window_us
         in_window = window is None or window[0] <= label < window[1]
-        first_day = self._duty is not Duty.MONTHLY or today.day == 1
+        first_day = self._duty is not Duty.MONTHLY or window is not None or today.day == 1  # or the reading day
         return label if in_window and first_day and now_us - label <= _FREEZE_WITHIN_US else None
 
     def _parameters(self, registers: tuple[Register, ...], value: NDArray[np.float64]) -> ReadingBatch:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 
+import msgspec
 import numpy as np
 import pytest
 from apscheduler.triggers.cron import CronTrigger
@@ -91,6 +92,19 @@ def test_cycles_by_profile_and_configuration() -> None:
     profile = builtin_profiles()["dlt645-2007-3p4w"]
     assert duty_period_s(profile, Duty.MONTHLY, CycleConfig()) == 31 * 86_400
     assert duty_period_s(builtin_profiles()["mqtt-v1"], Duty.LIVE, CycleConfig()) is None
+
+
+def test_a_customers_reading_day_has_a_monthly_cycle_beside_the_first() -> None:
+    read = [msgspec.structs.replace(device(n), options={"reading_day": text}) for n, text in ((2, "15"), (3, "1"))]
+    found = cycles_of(device(1), *read, msgspec.structs.replace(device(4, "eastron-sdm630"), options={}))
+    monthly = {name: sorted(c.device.tolist()) for name, c in found.items() if c.duty is Duty.MONTHLY}
+    assert monthly == {"monthly-month": [1, 2, 3], "monthly-month-day15": [2]}
+    own = found["monthly-month-day15"]
+    start = own.rhythm.last_start_us(local("2026-03-14T10:00"))
+    assert start == local("2026-02-15T00:30")
+    assert own.window_us(start) == freeze_window(date(2026, 2, 14)), "the label is 00:00 of the reading day"
+    assert own.rhythm.last_start_us(local("2026-03-15T00:30")) == local("2026-03-15T00:30")
+    assert [i.duty for i in own.items(start, 0, 1, 0.0)] == [Duty.MONTHLY]
 
 
 def test_unknown_profiles_are_all_named() -> None:
@@ -274,6 +288,7 @@ async def test_jobs_are_one_a_cycle_with_grace_and_never_twice_at_once() -> None
         (Rhythm(period_s=3600, offset_s=120), "2026-09-21T10:07:30", "2026-09-21T11:02"),
         (Rhythm(period_s=86_400, offset_s=300), "2026-09-21T23:59", "2026-09-22T00:05"),
         (Rhythm(period_s=None, offset_s=1800), "2026-12-15T10:00", "2027-01-01T00:30"),
+        (Rhythm(period_s=None, offset_s=1800, day=15), "2026-12-15T00:31", "2027-01-15T00:30"),
     ],
 )
 def test_triggers_fire_in_business_time(rhythm: Rhythm, now: str, following: str) -> None:

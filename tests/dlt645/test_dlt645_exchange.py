@@ -325,6 +325,36 @@ def test_last_freeze_without_a_window() -> None:
     assert outcome.status is Status.DONE and samples(outcome)["forward_active_t1"] == 1
 
 
+def test_a_reading_on_a_day_without_settlement_comes_from_the_daily_freeze() -> None:
+    """The customer is read on the 15th, the meter settles on the first: registers of the 15th, 00:00, as of a month."""
+    label = business_to_us(datetime(2026, 5, 15))  # noqa: DTZ001 - the meter's clock
+    meter = FakeMeter({
+        "04000B01": payload("04000B01", "01-00"), "0001FF01": payload("0001FF01", 100, 50, 50),
+        "0101FF01": payload("0101FF01", 1, "2026-04-20T10:00:00", 1, "2026-04-20T10:00:00"),
+        **{f"050600{n:02X}": payload("05060001", f"2026-05-{21 - n:02d}T00:00:00") for n in range(1, 9)},
+        "05060106": payload("05060101", 123.45, 61, 62.45), "05060906": payload("05060901", 2, "2026-05-02T10:00:00"),
+    })  # fmt: skip
+    outcome, _ = talk(item(Duty.MONTHLY, window_us=(label, label + DAY_US)), meter)
+    assert outcome.status is Status.DONE and outcome.batch is not None and outcome.batch.samples is not None
+    samples = outcome.batch.samples
+    rows = [
+        (by_id()[int(q)].name, int(t), float(v), int(s))
+        for q, t, v, s in zip(samples.quantity, samples.time_us, samples.value, samples.source, strict=True)
+    ]
+    assert ("forward_active_total", label, 123.45, Source.MONTHLY) in rows
+    first = business_to_us(datetime(2026, 5, 1))  # noqa: DTZ001 - the meter's clock
+    assert ("forward_active_total", first, 100.0, Source.MONTHLY) in rows, "the settlement as such is kept as well"
+
+    meter.content["04000B01"] = payload("04000B01", "15-00")
+    asked = len(meter.asked)
+    outcome, _ = talk(item(Duty.MONTHLY, window_us=(label, label + DAY_US)), meter)
+    assert outcome.status is Status.DONE and len(meter.asked) == asked + 3, "it settles on that day: no freeze is asked"
+
+    old = FakeMeter({"C117": payload("C117", "01-00", version="1997"), "941F": payload("941F", 5, version="1997")})
+    outcome, _ = talk(item(Duty.MONTHLY, window_us=(label, label + DAY_US)), old, OLD)
+    assert [f.final for f in outcome.faults if f.item == "reading_day"] == [True]
+
+
 def test_settlement_of_a_window() -> None:
     content: dict[str, bytes | int] = {f"0001FF{n:02X}": payload("0001FF01", 10 * n) for n in range(1, 13)}
     content |= {f"0101FF{n:02X}": payload("0101FF01", 0, None) for n in range(1, 13)}
