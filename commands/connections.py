@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from ..acquisition.relay import VIA
 from ..acquisition.requests import UNKNOWN
 from ..model.lang import tr
 from ..model.times import business_day, day_start_us
 from ..protocols.common.errors import LinkError, UsageError
-from .asking import find_device, print_table, time_text
+from .asking import day_of, find_device, print_table, time_text
 from .common import App, json_option, pass_app, print_json, reported
 
 if TYPE_CHECKING:
@@ -86,19 +87,25 @@ def online(app: App, names: tuple[str, ...], first: str | None, last: str | None
     """Connected time in service time, of each terminal and of all."""
     from ..storage.database import Database
     from ..storage.devices import load_devices
-    from ..storage.terminals import online_seconds
+    from ..storage.terminals import imported_us, online_seconds
 
     now_us = time.time_ns() // 1000
-    begin = _day(first) if first else business_day(now_us)
-    end = _day(last) if last else begin
+    begin = day_of(first) if first else business_day(now_us)
+    end = day_of(last) if last else begin
     from_us, to_us = day_start_us(begin), min(now_us, day_start_us(end + timedelta(days=1)))
     if from_us >= to_us:
         raise UsageError(tr("the span is empty or in the future", "时间段为空或在未来"))
     with Database.open(app.config.storage) as database, database.connect(autocommit=True) as connection:
         devices = load_devices(connection)
         chosen = [find_device(devices, name) for name in names] or [d for d in devices if d.enabled]
-        found = online_seconds(connection, [d.id for d in chosen], from_us, to_us)
-    terminals = [(d, found[d.id], _service_s(d, from_us, to_us)) for d in chosen if d.id in found]
+        numbers = [d.id for d in chosen]
+        found = online_seconds(connection, numbers, from_us, to_us)
+        listed = imported_us(connection, numbers)
+    terminals = [
+        (d, found.get(d.id, 0.0), _service_s(d, listed.get(d.id, 0), from_us, to_us))
+        for d in chosen
+        if d.id in found or _dials_in(app, d)
+    ]
     in_service_s = sum(s for _, _, s in terminals)
     rate = sum(min(on, s) for _, on, s in terminals) / in_service_s if in_service_s else None
     if as_json:
@@ -122,19 +129,19 @@ def online(app: App, names: tuple[str, ...], first: str | None, last: str | None
         )
 
 
-def _service_s(device: Device, from_us: int, to_us: int) -> float:
-    """Time in service within [from, to): from the day of the option `since` on."""
+def _dials_in(app: App, device: Device) -> bool:
+    """Whether the device is a terminal that connects by itself: one that never did was offline all the time."""
+    link = next((x for x in app.config.links if x.name == device.link), None)
+    listens = link is not None and link.kind.startswith("listen") and link.protocol == "qgdw1376"
+    return listens and VIA not in device.options
+
+
+def _service_s(device: Device, listed_us: int, from_us: int, to_us: int) -> float:
+    """Time in service within [from, to): since it is in the list, and from the day of the option `since` on."""
     since = device.options.get("since")
-    start = max(from_us, day_start_us(date.fromisoformat(since))) if since else from_us
+    start = max(from_us, listed_us, day_start_us(date.fromisoformat(since)) if since else 0)
     return max(0, to_us - start) / 1e6
 
 
 def _percent(on_s: float, service_s: float) -> str:
     return f"{min(1.0, on_s / service_s):.2%}" if service_s else "-"
-
-
-def _day(text: str) -> date:
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        raise UsageError(tr(f"{text!r} is not a day YYYY-MM-DD", f"{text!r} 不是 YYYY-MM-DD 形式的日期")) from None

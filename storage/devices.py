@@ -47,7 +47,8 @@ def load_devices(connection: Connection, *, enabled_only: bool = False) -> list[
             del row["enabled"]
             points.setdefault(owner, []).append(Point(**row))
         condition = "WHERE enabled" if enabled_only else ""
-        rows = cursor.execute(f"SELECT * FROM device {condition} ORDER BY id".encode()).fetchall()
+        columns = ", ".join(("id", *_DEVICE))
+        rows = cursor.execute(f"SELECT {columns} FROM device {condition} ORDER BY id".encode()).fetchall()
     return [Device(**row, points=tuple(points.get(row["id"], ()))) for row in rows]
 
 

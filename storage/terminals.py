@@ -81,6 +81,14 @@ def close_connections(connection: Connection, devices: Iterable[int], seen_us: i
         ).rowcount  # fmt: skip
 
 
+def imported_us(connection: Connection, devices: Sequence[int]) -> Mapping[int, int]:
+    """When each device came into the list; absent: before that was kept. It was not in service before."""
+    rows = connection.execute(
+        "SELECT id, imported FROM device WHERE id = ANY(%s) AND imported IS NOT NULL", (list(devices),)
+    )
+    return {device: to_us(at) for device, at in rows}
+
+
 def online_seconds(connection: Connection, devices: Sequence[int], from_us_: int, to_us_: int) -> Mapping[int, float]:
     """Seconds that each device was connected in [from, to), by its history; devices without any history are absent."""
     begin, end = from_us(from_us_), from_us(to_us_)

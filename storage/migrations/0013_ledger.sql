@@ -1,5 +1,9 @@
 -- The completeness ledger: when the slots of stored curves arrived first, and slots that need not be there.
 
+-- Since when a device is in the list; NULL = since before this was kept. It is not in service before.
+ALTER TABLE device ADD COLUMN imported timestamptz;
+ALTER TABLE device ALTER COLUMN imported SET DEFAULT now();
+
 -- One row a point, marking quantity, step and business day; byte i (from 0) of delay belongs to the label day + (i+1) * step_s:
 -- 0 = never arrived, else how long after its label it was received for the first time, in steps (storage/arrivals.py).
 DO $$
@@ -19,48 +23,6 @@ BEGIN
     END IF;
 END $$;
 GRANT SELECT, INSERT, UPDATE ON curve_arrival TO fuhe_app;
-
--- As before, and one partition a day for curve_arrival.
-CREATE OR REPLACE FUNCTION ensure_partition(parent text, wanted date) RETURNS text
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
-DECLARE
-    name  text := parent || to_char(wanted, '_YYYYMMDD');
-    month text := parent || to_char(wanted, '_YYYYMM');
-    low   text;
-    high  text;
-    field text;
-BEGIN
-    IF parent = 'sample' THEN
-        low := to_char(wanted, 'YYYY-MM-DD') || ' 00:00:00+08';
-        high := to_char(wanted + 1, 'YYYY-MM-DD') || ' 00:00:00+08';
-        field := 'time';
-    ELSIF parent IN ('curve_day', 'curve_arrival') THEN
-        low := to_char(wanted, 'YYYY-MM-DD');
-        high := to_char(wanted + 1, 'YYYY-MM-DD');
-        field := 'day';
-        IF to_regclass(month) IS NOT NULL THEN
-            RETURN month;
-        END IF;
-    ELSE
-        RAISE EXCEPTION 'no partitions in %', parent;
-    END IF;
-    IF to_regclass(name) IS NOT NULL THEN
-        RETURN name;
-    END IF;
-    PERFORM pg_advisory_xact_lock(hashtext('ensure_partition'));
-    IF to_regclass(name) IS NOT NULL THEN
-        RETURN name;
-    END IF;
-    EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING DEFAULTS INCLUDING CONSTRAINTS)', name, parent);
-    IF parent <> 'sample' THEN
-        EXECUTE format('ALTER TABLE %I SET (fillfactor = 50)', name);
-    END IF;
-    EXECUTE format('WITH moved AS (DELETE FROM %I WHERE %I >= %L AND %I < %L RETURNING *) INSERT INTO %I SELECT * FROM moved',
-                   parent || '_default', field, low, field, high, name);
-    EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', parent, name, low, high);
-    EXECUTE format('GRANT SELECT, INSERT ON %I TO fuhe_app', name);
-    RETURN name;
-END $$;
 
 -- Slots that need not be there (domain: listed apart, never silently removed): a slot with label L is exempt where
 -- since < L <= until. point NULL = all points of the device, until NULL = still in force. Withdrawn rows stay.
