@@ -41,7 +41,11 @@ VERBS = {
         "Load forecast: run, show, score, backtest, weather.",
         "负荷预测: 生成、查看、评价、回测、气象。",
     ),
-    "gaps": ("recall", "What is missing on a day, and its recall.", "某日缺数及补召状态。"),
+    "gaps": (
+        "gaps",
+        "What is missing on a day, its recall, the indicators; exemptions.",
+        "某日缺数及补召、采集指标、豁免登记。",
+    ),
     "lab": ("lab", "Calculations on files of your own.", "对自备文件进行计算。"),
     "param": (
         "param",

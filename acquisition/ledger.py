@@ -8,7 +8,7 @@ is recall.py's and storage's matter.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Final
 
@@ -19,13 +19,16 @@ from ..model.devices import Device
 from ..model.quality import Source
 from ..model.times import DAY_US, SLOT_15MIN_US, US, day_start_us
 from ..model.work import Duty
+from ..protocols.dlt645.items import lookup
+from .config import CycleConfig
+from .cycles import duty_period_s, reading_day
 from .profile import Profile
 
 Mask = NDArray[np.bool_]
 I8 = NDArray[np.int64]
 
 RANK: Final = {Duty.MONTHLY: 0, Duty.DAILY: 1, Duty.EVENT: 2, Duty.CURVE: 3}
-"""Order of recall between duties; inside a duty the newest first."""
+"""Order of recall between duties; inside a duty the newest first. Live values cannot be recalled."""
 
 RETRY_US: Final = (600 * US, 1800 * US, 3600 * US)
 RETRY_LATER_US: Final = 4 * 3600 * US
@@ -39,6 +42,9 @@ CLASS_MARK: Final = {
 
 FREEZE_MARK: Final = "forward_active_total"
 """The same for freezes of DL/T 645; a Modbus profile names quantities, its first one is the mark."""
+LIVE_MARK: Final = "active_power_total"
+SHORTEST_LIVE_S: Final = 60  # of a slot of live values
+DAY_S: Final = 86_400
 DEFAULT_RETENTION_DAYS: Final = {Duty.CURVE: 10, Duty.DAILY: 31, Duty.MONTHLY: 365}
 
 
@@ -49,6 +55,8 @@ class Track:
     ask: what a request for it alone names, where that is not the item (a device with several points).
     mark: quantity whose presence in a slot means that the class is there; source: where it is stored.
     since_us: nothing is expected before (option `since=YYYY-MM-DD` of the device); 0 = from the beginning.
+    month_day: of monthly readings, the day of the month (1, and the customer's reading day). recallable: the device can
+    be asked for it later; live values and what a device publishes by itself cannot.
     """
 
     device: int
@@ -61,6 +69,8 @@ class Track:
     retention_days: int
     since_us: int = 0
     ask: str = ""
+    month_day: int = 1
+    recallable: bool = True
 
     @property
     def asked(self) -> str:
@@ -85,19 +95,28 @@ class Need:
     @property
     def rank(self) -> int:
         """Place of the duty in the order of recall."""
-        return RANK[self.duty]
+        return RANK.get(self.duty, len(RANK))
 
 
-def tracks(devices: Iterable[Device], profiles: Mapping[str, Profile]) -> list[Track]:
-    """Everything that can be recalled from the enabled devices (stored curves and freezes), row by row."""
+def tracks(
+    devices: Iterable[Device], profiles: Mapping[str, Profile], cycles: CycleConfig | None = None
+) -> list[Track]:
+    """What is expected of the enabled devices, row by row: stored curves and freezes and, where the periods of the
+    `cycles` are given, live values."""
     rows: list[Track] = []
+    live = {name: _live_of(profile, cycles) for name, profile in profiles.items()} if cycles is not None else {}
     for device in devices:
         profile = profiles.get(device.profile)
-        if profile is None or not device.enabled or profile.protocol == "mqtt":
+        if profile is None or not device.enabled:
             continue
         since_us = _since_us(device)
+        if (of_profile := live.get(device.profile)) is not None:
+            rows += live_tracks(device, *of_profile, since_us)
         if profile.protocol == "qgdw1376":
             rows += terminal_tracks(device, profile, since_us)
+            continue
+        if profile.protocol == "mqtt":
+            rows += published_tracks(device, profile, since_us)
             continue
         for point in device.measuring:
             if profile.curve is not None:
@@ -129,7 +148,104 @@ def tracks(devices: Iterable[Device], profiles: Mapping[str, Profile]) -> list[T
                         since_us=since_us,
                     )
                     rows.append(row)
+                    if duty is Duty.MONTHLY and (day := reading_day(device)) != 1:
+                        rows.append(replace(row, month_day=day))
     return rows
+
+
+def live_tracks(device: Device, mark: str, step_s: int, since_us: int) -> Iterator[Track]:
+    """One value of the live duty in every period, from each measuring point."""
+    for point in device.measuring:
+        yield Track(
+            device=device.id,
+            point=point.id,
+            duty=Duty.LIVE,
+            item="",
+            mark=mark,
+            source=Source.LIVE,
+            step_s=step_s,
+            retention_days=1,
+            since_us=since_us,
+            recallable=False,
+        )
+
+
+def _live_of(profile: Profile, cycles: CycleConfig) -> tuple[str, int] | None:
+    """(quantity that stands for live values, length of a slot) of a profile; None: none are expected.
+
+    A slot is the period, or the next longer part of a day that all slots of a day are alike.
+    """
+    plan = profile.read.get(Duty.LIVE)
+    if plan is None:
+        return None
+    period_s = plan.period_s if profile.protocol == "mqtt" else duty_period_s(profile, Duty.LIVE, cycles)
+    names = [name for item in plan.items for name in _quantities_of(profile, item)]
+    mark = LIVE_MARK if LIVE_MARK in names else next(iter(names), None)
+    if not period_s or mark is None:
+        return None
+    shortest = max(period_s, SHORTEST_LIVE_S)
+    return mark, next(step for step in range(shortest, DAY_S + 1) if DAY_S % step == 0) if shortest < DAY_S else DAY_S
+
+
+def _quantities_of(profile: Profile, item: str) -> list[str]:
+    """The quantities that an item of a profile's list yields."""
+    if profile.protocol == "dlt645":
+        found = lookup(item, profile.version)
+        return [f.quantity for f in found.fields if f.quantity] if found is not None else []
+    if profile.protocol == "qgdw1376":
+        from .sessions.qgdw1376_plan import quantity_of
+        from .sessions.qgdw1376_plan import row_of as row
+
+        found_row = row(item, profile.version)
+        name = quantity_of(found_row) if found_row is not None and "p" in found_row.pn else None
+        return [name] if name is not None else []
+    return [item]
+
+
+def published_tracks(device: Device, profile: Profile, since_us: int) -> Iterator[Track]:
+    """What a device publishes by itself: the curves and the daily freeze of its profile. It cannot be asked again."""
+    shared = {"device": device.id, "since_us": since_us, "recallable": False}
+    for point in device.measuring:
+        for name in profile.curve.quantities if profile.curve is not None else ():
+            assert profile.curve is not None
+            yield Track(
+                point=point.id,
+                duty=Duty.CURVE,
+                item=name,
+                mark=name,
+                source=Source.CURVE,
+                step_s=profile.curve.step_s,
+                retention_days=profile.curve.retention_days,
+                **shared,  # type: ignore[arg-type]
+            )
+        if (plan := profile.read.get(Duty.DAILY)) is not None:
+            yield Track(
+                point=point.id,
+                duty=Duty.DAILY,
+                item="",
+                mark=plan.items[0],
+                source=Source.DAILY,
+                step_s=DAY_S,
+                retention_days=plan.retention_days or DEFAULT_RETENTION_DAYS[Duty.DAILY],
+                **shared,  # type: ignore[arg-type]
+            )
+
+
+def curve_marks(profiles: Iterable[Profile]) -> frozenset[str]:
+    """The quantities that stand for stored curves in the ledger: those whose slots' first arrival is kept."""
+    names: set[str] = set()
+    for profile in profiles:
+        if profile.curve is None:
+            continue
+        if profile.protocol == "qgdw1376":
+            from .sessions.qgdw1376_plan import quantity_of
+            from .sessions.qgdw1376_plan import row_of as row
+
+            found = [row(text, profile.version) for text in profile.curve.items]
+            names |= {name for r in found if r is not None and (name := quantity_of(r)) is not None}
+        else:
+            names |= {CLASS_MARK[number] for number in profile.curve.classes} | set(profile.curve.quantities)
+    return frozenset(names)
 
 
 def terminal_tracks(device: Device, profile: Profile, since_us: int) -> Iterator[Track]:
@@ -276,24 +392,46 @@ class Kpi:
         return self.numerator / self.denominator if self.denominator else None
 
 
-def kpis(
+NAMES: Final = ("first_pass_success", "period_success", "completeness", "timeliness")
+"""The indicators of domain 3.3 in the order of `Counts.hits`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What was counted in each row of a block: due and exempt slots (k,), and hits (4, k) in the order of `NAMES`."""
+
+    due: I8
+    exempt: I8
+    hits: I8
+
+
+def counts(
     *, expected: Mask, exempt: Mask, received_us: I8, valid: Mask, labels_us: I8, pass_us: I8, cutoff_us: I8
-) -> tuple[Kpi, Kpi, Kpi, Kpi]:
-    """First-pass success, period success, completeness and timeliness over one block.
+) -> Counts:
+    """Due slots, exempt slots and the hits of each indicator, row by row of one block.
 
     All masks (k, n); received_us (k, n): first arrival, 0 = never; labels_us, pass_us and cutoff_us (n,): the slot's
     label, the end of its scheduled pass, and the cut-off (daily 08:00 of D+1, curves 24 h later, monthly day 2).
     """
     counted = expected & ~exempt
-    total, apart = int(counted.sum()), int((expected & exempt).sum())
     got = counted & (received_us > 0)
+    hits = (
+        got & (received_us <= pass_us),
+        got & (received_us <= cutoff_us),
+        counted & valid,
+        got & (received_us <= labels_us + SLOT_15MIN_US),
+    )
+    return Counts(
+        counted.sum(axis=1, dtype=np.int64),
+        (expected & exempt).sum(axis=1, dtype=np.int64),
+        np.stack([h.sum(axis=1, dtype=np.int64) for h in hits]),
+    )
 
-    def kpi(name: str, hits: Mask) -> Kpi:
-        return Kpi(name=name, numerator=int(hits.sum()), denominator=total, exempt=apart)
 
-    return (
-        kpi("first_pass_success", got & (received_us <= pass_us)),
-        kpi("period_success", got & (received_us <= cutoff_us)),
-        kpi("completeness", counted & valid),
-        kpi("timeliness", got & (received_us <= labels_us + SLOT_15MIN_US)),
+def kpis(found: Counts) -> tuple[Kpi, ...]:
+    """First-pass success, period success, completeness and timeliness over all rows."""
+    due, exempt = int(found.due.sum()), int(found.exempt.sum())
+    return tuple(
+        Kpi(name=name, numerator=int(hits.sum()), denominator=due, exempt=exempt)
+        for name, hits in zip(NAMES, found.hits, strict=True)
     )

@@ -256,7 +256,9 @@ def _meaning_faults(profile: Profile) -> Iterator[tuple[str, str]]:
         if not 0 <= plan.records <= MOST_RECORDS:
             yield f"read.{duty}.records", tr(f"must be 0 to {MOST_RECORDS}", f"应在 0 至 {MOST_RECORDS} 之间")
         for i, item in enumerate(plan.items):
-            if form is not None and not form.fullmatch(item):
+            if profile.protocol == "mqtt" and item not in by_name():
+                yield f"read.{duty}.items[{i}]", tr(f"no quantity {item!r}", f"没有数据项 {item!r}")
+            elif form is not None and not form.fullmatch(item):
                 yield f"read.{duty}.items[{i}]", tr(f"{item!r} is not a data identifier", f"{item!r} 不是数据标识")
             elif form is not None and lookup(item, profile.version) is None:
                 text = tr(f"{item} is not in the table of data items", f"数据项表中没有 {item}")

@@ -101,6 +101,9 @@ class Presence(Protocol):
     def freezes(self, points: NDArray[np.int32], quantity: int, source: Source, labels_us: I8) -> Mask:
         """Single readings with exactly these instants."""
 
+    def live(self, points: NDArray[np.int32], quantity: int, labels_us: I8, step_s: int) -> Mask:
+        """Periods that hold a live value; the label is a period's end."""
+
 
 class RecallStore(Protocol):
     """Keeps recall items; every method is one transaction."""
@@ -135,50 +138,76 @@ class Recaller:
         config: CycleConfig,
         exemptions: Sequence[Exemption] = (),
     ) -> None:
-        ordered = sorted(tracks, key=lambda t: (t.duty, t.step_s, t.device, t.point, t.item))
-        self._blocks = [list(g) for _, g in groupby(ordered, key=lambda t: (t.duty, t.step_s))]
+        ordered = sorted(tracks, key=lambda t: (*_block_of(t), t.device, t.point, t.item))
+        self._blocks = [list(g) for _, g in groupby(ordered, key=_block_of)]
         self._classes: dict[tuple[Duty, int], int] = {}
         asked = sorted({(t.duty, t.device, t.asked) for t in ordered if t.asked})
         for (duty, device), rows in groupby(asked, key=lambda p: p[:2]):
             self._classes[duty, device] = len(list(rows))
-        self._presence, self._store, self._config, self._exemptions = presence, store, config, exemptions
+        self._presence, self._store, self._config = presence, store, config
         self._told: dict[tuple[int, int], dict[date, I8]] = {}
+        self._live_day: date | None = None
+        self.exempt(exemptions)
+
+    def exempt(self, exemptions: Sequence[Exemption]) -> None:
+        """From now on these slots need not be there."""
+        self._exemptions: dict[int, list[Exemption]] = {}
+        for exemption in exemptions:
+            self._exemptions.setdefault(exemption.point, []).append(exemption)
 
     def scan(self, now_us: int, days: int) -> ScanResult:
-        """Look at the last `days` business days (today included), open and close items, count completeness."""
+        """Look at the last `days` business days (today included), open and close items, count completeness.
+
+        What cannot be recalled is counted only: live values once, when their day has ended.
+        """
         result = ScanResult()
+        ended = business_day(now_us - grace_s(Duty.LIVE, self._config) * US) - timedelta(days=1)
         for number, block in enumerate(self._blocks):
-            duty = block[0].duty
+            duty, month_day, recallable = block[0].duty, block[0].month_day, block[0].recallable
             # a day more than the device keeps: what was lost in the last moment is still counted
             depth = min(days, max(r.retention_days for r in block) + 1)
-            labels = labels_back(duty, block[0].step_s, now_us, depth)
+            if duty is Duty.LIVE:
+                labels = labels_of_day(duty, block[0].step_s, ended) if ended != self._live_day else labels_of_none()
+            else:
+                labels = labels_back(duty, block[0].step_s, now_us, depth, month_day)
             if not len(labels):
                 continue
-            known = self._store.rows_since(duty, int(labels[0]))
+            known = self._store.rows_since(duty, int(labels[0])) if recallable else []
             still_missing: set[int] = set()
             counts = {device: n for (kind, device), n in self._classes.items() if kind is duty}
             for part, (rows, present, expected, exempt) in enumerate(self._parts(block, labels, now_us)):
                 missing = expected & ~present & ~exempt
-                result.missing += int(missing.sum())
+                result.missing += int(missing.sum()) if duty is not Duty.LIVE else 0
                 everything, waiting = self._covered(rows, labels, known, missing, still_missing)
                 changed = list(self._changed((number, part), rows, labels, expected, exempt, present, everything))
                 self._store.count(changed)
                 result.counted += len(changed)
+                if not recallable:
+                    continue
                 kept = now_us - np.array([r.retention_days for r in rows], np.int64)[:, None] * DAY_US
                 fresh = missing & ~waiting & (labels[None, :] > kept)
                 result.opened += self._store.add(gaps(rows, fresh, labels, counts), now_us)
             ours = {r.device for r in block}
             seen = (r for r in known if r.state == "open" and r.device in ours and r.from_us >= int(labels[0]))
-            done = [r for r in seen if r.id not in still_missing]
+            done = [r for r in seen if r.id not in still_missing and _touches(labels, r)]
             self._store.close(done)
             result.closed += len(done)
+        self._live_day = ended
         return result
 
-    def holes(self, day: date, now_us: int) -> Iterator[Hole]:
+    def parts(self, day: date, now_us: int) -> Iterator[tuple[list[Track], I8, Mask, Mask]]:
+        """(rows, labels, expected, exempt) of all that belongs to a business day, without a look at the store."""
+        for block in self._blocks:
+            labels = labels_of_day(block[0].duty, block[0].step_s, day, block[0].month_day)
+            until_us = now_us - grace_s(block[0].duty, self._config) * US
+            for rows in _cut(block) if len(labels) else ():
+                yield rows, labels, _expected(rows, labels, until_us), self._exempt(rows, labels)
+
+    def holes(self, day: date, now_us: int, *, live: bool = False) -> Iterator[Hole]:
         """Missing slots of one business day as runs, for people: by device, point and class, oldest first."""
         for block in self._blocks:
-            labels = _labels_of_day(block[0].duty, block[0].step_s, day)
-            if not len(labels):
+            labels = labels_of_day(block[0].duty, block[0].step_s, day, block[0].month_day)
+            if not len(labels) or (block[0].duty is Duty.LIVE and not live):
                 continue
             for rows, present, expected, exempt in self._parts(block, labels, now_us):
                 missing = expected & ~present & ~exempt
@@ -190,7 +219,7 @@ class Recaller:
         """Completeness of one business day: duty -> (slots stored, slots due); exempt slots are in neither."""
         found: dict[str, tuple[int, int]] = {}
         for block in self._blocks:
-            labels = _labels_of_day(block[0].duty, block[0].step_s, day)
+            labels = labels_of_day(block[0].duty, block[0].step_s, day, block[0].month_day)
             for _, present, expected, exempt in self._parts(block, labels, now_us) if len(labels) else ():
                 counted = expected & ~exempt
                 got, wanted = found.get(block[0].duty, (0, 0))
@@ -214,29 +243,20 @@ class Recaller:
     def _parts(self, block: list[Track], labels: I8, now_us: int) -> Iterator[tuple[list[Track], Mask, Mask, Mask]]:
         """(rows, present, expected, exempt) of a block, cut between devices so that memory stays bounded."""
         until_us = now_us - grace_s(block[0].duty, self._config) * US
-        rows: list[Track] = []
-        for _, same in groupby(block, key=lambda t: t.device):
-            rows += same
-            if len(rows) >= CHUNK_ROWS:
-                yield self._part(rows, labels, until_us)
-                rows = []
-        if rows:
+        for rows in _cut(block):
             yield self._part(rows, labels, until_us)
 
     def _part(self, rows: list[Track], labels: I8, until_us: int) -> tuple[list[Track], Mask, Mask, Mask]:
         present = np.zeros((len(rows), len(labels)), np.bool_)
-        by_mark: dict[tuple[str, Source], list[int]] = {}
-        for i, row in enumerate(rows):
-            by_mark.setdefault((row.mark, row.source), []).append(i)
-        for (mark, source), index in by_mark.items():
+        for (mark, source), index in by_mark(rows).items():
             points, number = np.array([rows[i].point for i in index], np.int32), quantity(mark).id
             if rows[0].duty is Duty.CURVE:
                 present[index] = self._presence.curve(points, number, labels, rows[0].step_s)
+            elif rows[0].duty is Duty.LIVE:
+                present[index] = self._presence.live(points, number, labels, rows[0].step_s)
             else:
                 present[index] = self._presence.freezes(points, number, source, labels)
-        since_us = np.array([r.since_us for r in rows], np.int64)
-        expected = due(labels, len(rows), in_service_us=since_us, until_us=until_us)
-        return rows, present, expected, self._exempt(rows, labels)
+        return rows, present, _expected(rows, labels, until_us), self._exempt(rows, labels)
 
     def _changed(
         self,
@@ -268,11 +288,8 @@ class Recaller:
 
     def _exempt(self, rows: list[Track], labels: I8) -> Mask:
         mask = np.zeros((len(rows), len(labels)), np.bool_)
-        places: dict[int, list[int]] = {}
         for i, row in enumerate(rows):
-            places.setdefault(row.point, []).append(i)
-        for e in self._exemptions:
-            for i in places.get(e.point, ()):
+            for e in self._exemptions.get(row.point, ()):
                 mask[i] |= (labels >= e.from_us) & (labels < e.to_us)
         return mask
 
@@ -311,20 +328,61 @@ def work_item(row: RecallRow, now_s: float) -> WorkItem:
     )
 
 
-def labels_back(duty: Duty, step_s: int, now_us: int, days: int) -> I8:
+def _block_of(track: Track) -> tuple[Duty, int, int, bool]:
+    """What is looked at together: the same labels, and the same fate."""
+    return track.duty, track.step_s, track.month_day, track.recallable
+
+
+def _cut(block: list[Track]) -> Iterator[list[Track]]:
+    """A block in parts, cut between devices so that memory stays bounded."""
+    rows: list[Track] = []
+    for _, same in groupby(block, key=lambda t: t.device):
+        rows += same
+        if len(rows) >= CHUNK_ROWS:
+            yield rows
+            rows = []
+    if rows:
+        yield rows
+
+
+def by_mark(rows: Sequence[Track]) -> dict[tuple[str, Source], list[int]]:
+    """Rows that are looked up together, by their places."""
+    found: dict[tuple[str, Source], list[int]] = {}
+    for i, row in enumerate(rows):
+        found.setdefault((row.mark, row.source), []).append(i)
+    return found
+
+
+def _expected(rows: Sequence[Track], labels: I8, until_us: int) -> Mask:
+    since_us = np.array([r.since_us for r in rows], np.int64)
+    return due(labels, len(rows), in_service_us=since_us, until_us=until_us)
+
+
+def _touches(labels: I8, row: RecallRow) -> bool:
+    """Whether an item asks for any of these labels (another day of the month has items of its own)."""
+    low, high = np.searchsorted(labels, (row.from_us, row.to_us))
+    return bool(low < high)
+
+
+def labels_back(duty: Duty, step_s: int, now_us: int, days: int, month_day: int = 1) -> I8:
     """Labels of the last `days` business days up to and with today: slots, or the 00:00 of freezes."""
     today = business_day(now_us)
-    parts = [_labels_of_day(duty, step_s, today - timedelta(days=n)) for n in range(days, -1, -1)]
+    parts = [labels_of_day(duty, step_s, today - timedelta(days=n), month_day) for n in range(days, -1, -1)]
     return np.concatenate(parts)
 
 
-def _labels_of_day(duty: Duty, step_s: int, day: date) -> I8:
+def labels_of_none() -> I8:
+    """No labels."""
+    return np.zeros(0, np.int64)
+
+
+def labels_of_day(duty: Duty, step_s: int, day: date, month_day: int = 1) -> I8:
     """Labels that belong to business day `day`; the freeze that settles a day has the label 00:00 of the next."""
-    if duty is Duty.CURVE:
+    if duty in (Duty.CURVE, Duty.LIVE):
         return slot_labels_us(day, step_s)
     settled = day + timedelta(days=1)
-    if duty is Duty.MONTHLY and settled.day != 1:
-        return np.zeros(0, np.int64)
+    if duty is Duty.MONTHLY and settled.day != month_day:
+        return labels_of_none()
     return np.array([day_start_us(settled)], np.int64)
 
 
@@ -332,5 +390,7 @@ def grace_s(duty: Duty, config: CycleConfig) -> int:
     """How long after a slot's label the scheduled pass has had its chance; only then the slot counts as missing."""
     if duty is Duty.CURVE:
         return config.curve_s + CURVE_LATE_S + config.spread_s + 600
+    if duty is Duty.LIVE:
+        return config.spread_s + 60
     at = config.daily_at if duty is Duty.DAILY else config.monthly_at
     return (clock_s(at) if at else 0) + config.spread_s + 1800

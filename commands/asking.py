@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import sys
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -32,6 +33,14 @@ def find_device(devices: list[Device], name: str) -> Device:
         en = f"no device {name!r}: `fuhe device list` shows their names"
         raise UsageError(tr(en, f"没有设备 {name!r}: 请用 fuhe device list 查看"))
     return found
+
+
+def day_of(text: str) -> date:
+    """A day as people give it; UsageError if it is none."""
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise UsageError(tr(f"{text!r} is not a day YYYY-MM-DD", f"{text!r} 不是 YYYY-MM-DD 形式的日期")) from None
 
 
 def time_text(time_us: int | None) -> str:

@@ -142,8 +142,10 @@ def show(app: App, name: str, as_json: bool) -> None:
             f"  {tr('traffic', '流量')} {month.month // 100}-{month.month % 100:02d}: "
             f"{tr('received', '接收')} {month.rx_bytes} B, {tr('sent', '发送')} {month.tx_bytes} B"
         )
+    publishes = profile is not None and profile.protocol == "mqtt"
     for row in duties:
         every = tr("never", "不采集") if row["period_s"] is None else f"{row['period_s']} s"
+        every = tr("publishes", "自行上报") if publishes else every
         click.echo(f"  {row['duty']:<10} {every:>9}  {' '.join(map(str, row['items']))}")
     if latest:
         click.echo("  " + tr("latest events (fuhe device events shows all)", "最近事件 (全部: fuhe device events)"))
@@ -167,8 +169,8 @@ def _numbers(pair: Sequence[object]) -> str:
     return "/".join("-" if n is None else str(n) for n in pair)
 
 
-def _classes(profile: Profile) -> tuple[int, ...]:
-    return profile.curve.classes if profile.curve else ()
+def _classes(profile: Profile) -> tuple[int | str, ...]:
+    return (profile.curve.classes or profile.curve.quantities) if profile.curve else ()
 
 
 @device.command("import", help=tr("Take over a device list (CSV).", "导入设备清单 (CSV)。"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,11 +11,10 @@ import click
 from ..acquisition.event_book import FELL, LOST
 from ..model.lang import lang, tr
 from ..model.times import day_start_us
-from ..protocols.common.errors import UsageError
 from ..protocols.dlt645.events import content, lasts, title
 from ..protocols.qgdw1376.table import ErcRow, lookup_erc
 from ..protocols.qgdw1376.terms import label
-from .asking import find_device, print_table, time_text
+from .asking import day_of, find_device, print_table, time_text
 from .common import App, json_option, pass_app, print_json, reported
 from .connections import TITLES
 from .render_terminal import scalar, units_of
@@ -108,8 +107,8 @@ def events(app: App, name: str, first: str | None, last: str | None, limit: int,
     from ..storage.devices import load_devices
     from ..storage.events import load_events
 
-    since = None if first is None else day_start_us(_day(first))
-    until = None if last is None else day_start_us(_day(last) + timedelta(days=1))
+    since = None if first is None else day_start_us(day_of(first))
+    until = None if last is None else day_start_us(day_of(last) + timedelta(days=1))
     with Database.open(app.config.storage) as database, database.connect(autocommit=True) as connection:
         device = find_device(load_devices(connection), name)
         found = load_events(connection, [device.id], since, until, limit)
@@ -128,13 +127,6 @@ def events(app: App, name: str, first: str | None, last: str | None, limit: int,
         click.echo(tr("no events", "没有事件"))
         return
     print_table(head(), rows(found, points))
-
-
-def _day(text: str) -> date:
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        raise UsageError(tr(f"{text!r} is not a day YYYY-MM-DD", f"{text!r} 不是 YYYY-MM-DD 形式的日期")) from None
 
 
 def _iso(time_us: int | None) -> str | None:

@@ -87,6 +87,7 @@ MAY: Final[dict[str, frozenset[Role]]] = {
     "vee.edit": frozenset({R.METERING}),
     "vee.approve": frozenset({R.METERING}),
     "clock.set": frozenset({R.METERING, R.INSIDE}),
+    "ledger.exempt": frozenset({R.INSIDE, R.METERING, R.PRODUCTION}),
     "incident.close": frozenset({R.INSIDE, R.DISPATCHER, R.GUARD}),
     "freeze.on": frozenset({R.INSIDE, R.DISPATCHER, R.GUARD}),
     "freeze.off": frozenset({R.DISPATCHER, R.GUARD}),

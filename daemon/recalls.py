@@ -53,7 +53,7 @@ class Recalls:
 
     async def scan(self) -> None:
         """One gap scan; opens and closes recall items, counts completeness."""
-        result = await self._in_thread(lambda: self._recaller_now().scan(self._clock.now_us(), self._days))
+        result = await self._in_thread(self._scan)
         if result is not None:
             self.last_scan = result
             if result.opened or result.closed:
@@ -61,6 +61,13 @@ class Recalls:
                     "gap scan", extra={"missing": result.missing, "opened": result.opened, "closed": result.closed}
                 )
             self._wake.set()
+
+    def _scan(self) -> ScanResult:
+        """In the thread: with the exemptions as they are registered now."""
+        recaller = self._recaller_now()
+        assert self._connection is not None
+        recaller.exempt(DatabaseLedger(self._connection).exemptions(self._rows[0]))
+        return recaller.scan(self._clock.now_us(), self._days)
 
     def ended(self, item: WorkItem, outcome: Outcome) -> None:
         """An item with a recall_id has ended (engine's on_outcome)."""
@@ -138,7 +145,7 @@ class Recalls:
             self._connection = self._database.connect("app", autocommit=True)
             self._recaller = None
         if self._recaller is None:
-            rows = tracks(*self._rows)
+            rows = tracks(*self._rows, self._config)
             self._days = min(SCAN_DAYS, max((r.retention_days for r in rows), default=0))
             ledger = DatabaseLedger(self._connection)
             self._recaller = Recaller(rows, ledger, ledger, self._config)

@@ -31,6 +31,7 @@ from ..acquisition.io.clock import SystemClock
 from ..acquisition.io.engine import Engine
 from ..acquisition.io.metrics import EngineMetrics
 from ..acquisition.io.scheduler import CycleScheduler
+from ..acquisition.ledger import curve_marks
 from ..acquisition.profile import Profile
 from ..acquisition.profiles import load_profiles
 from ..acquisition.terminal_events import PLACES
@@ -38,6 +39,7 @@ from ..control.executor import NORMAL, Executor
 from ..control.ports import PowerWindow
 from ..model.devices import Device
 from ..model.lang import tr
+from ..model.quantities import quantity
 from ..model.readings import DeviceEvent
 from ..model.times import business_day
 from ..model.work import Outcome, WorkItem
@@ -350,6 +352,7 @@ class Daemon:
         devices = list(self._devices.values())
         self._field.set_devices(devices, self._profiles)
         self._recalls.set_devices(devices, self._profiles)
+        self._writer.marks = frozenset(quantity(n).id for n in curve_marks(self._profiles.values()))
         self._events.set_devices(devices, self._profiles)
         self._clocks.set_devices(devices, self._profiles)
         self._scheduler.replace(build_cycles(devices, self._profiles, self._config.cycles))

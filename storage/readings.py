@@ -12,11 +12,12 @@ from typing import Any, Final
 
 import numpy as np
 import psycopg
+from numpy.typing import NDArray
 from psycopg import sql
 
 from ..model.quality import Quality, Source
 from ..model.readings import F8, I2, Samples
-from .copying import PG_EPOCH_US, RowType, copy_out, int_array
+from .copying import PG_EPOCH_US, Rows, RowType, copy_out, int_array
 from .curve_table import read_rows
 from .curves import DAY_S, NONE
 from .partitions import EPOCH_DAY
@@ -24,16 +25,16 @@ from .partitions import EPOCH_DAY
 Connection = psycopg.Connection[Any]
 
 MANY_POINTS: Final = 20_000  # above this the whole day is read and sorted out here
-_SAMPLE: Final = RowType(
-    [
-        ("time", "timestamptz"),
-        ("value", "float8"),
-        ("point", "int4"),
-        ("quantity", "int2"),
-        ("source", "int2"),
-        ("quality", "int2"),
-    ]
-)
+_COLUMNS: Final = [
+    ("time", "timestamptz"),
+    ("value", "float8"),
+    ("point", "int4"),
+    ("quantity", "int2"),
+    ("source", "int2"),
+    ("quality", "int2"),
+]
+_SAMPLE: Final = RowType(_COLUMNS)
+_ARRIVED: Final = RowType([*_COLUMNS, ("received", "timestamptz")])
 
 
 def load_samples(
@@ -52,6 +53,49 @@ def load_samples(
             " WHERE {where} AND time >= {a} AND time < {b} ORDER BY point, quantity, time, source"
         ).format(where=_of(points, quantities, source), a=_instant(from_us), b=_instant(to_us)),
     )
+
+
+def load_arrived(
+    connection: Connection,
+    points: Sequence[int],
+    quantities: Sequence[int],
+    from_us: int,
+    to_us: int,
+    source: int,
+) -> tuple[Samples, NDArray[np.int64]]:
+    """`load_samples` of one source, and when each sample arrived (for the first time: later ones change nothing)."""
+    query = sql.SQL(
+        "SELECT time, value, point, quantity, source, quality, received FROM sample"
+        " WHERE {where} AND time >= {a} AND time < {b} ORDER BY point, quantity, time"
+    ).format(where=_of(points, quantities, source), a=_instant(from_us), b=_instant(to_us))
+    with connection.cursor() as cursor:
+        rows = _ARRIVED.read(copy_out(cursor, query))
+    return _as_samples(rows), rows["received"].astype(np.int64) + PG_EPOCH_US
+
+
+def load_live_periods(
+    connection: Connection, points: Sequence[int], quantity: int, start_us: int, step_s: int, periods: int, near_us: int
+) -> NDArray[np.int64]:
+    """(rows, 6): point, period, least and largest distance from the period's begin (µs), first arrival, best quality.
+
+    Period i is (start + i * step, start + (i+1) * step]; -1 and `periods` hold what lies within `near_us` outside. Live
+    values only; one row a point and period that has any.
+    """
+    step_us = step_s * 1_000_000
+    query = sql.SQL(
+        "SELECT point, i, min(t - i * {step}), max(t - i * {step}), min(r), min(quality)"
+        " FROM (SELECT point, quality, t, r, floor((t - 1)::numeric / {step})::int8 AS i FROM (SELECT point, quality,"
+        " (extract(epoch FROM time - {a}) * 1000000)::int8 AS t, (extract(epoch FROM received) * 1000000)::int8 AS r"
+        " FROM sample WHERE {where} AND time > {low} AND time <= {high}) s) p GROUP BY point, i"
+    ).format(
+        step=sql.Literal(step_us),
+        a=_instant(start_us),
+        where=_of(points, [quantity], Source.LIVE),
+        low=_instant(start_us - near_us),
+        high=_instant(start_us + periods * step_us + near_us),
+    )
+    rows = connection.execute(query).fetchall()
+    return np.array(rows, np.int64).reshape(len(rows), 6)
 
 
 def latest(
@@ -89,7 +133,10 @@ def _instant(time_us: int) -> sql.Composable:
 
 def _samples(connection: Connection, query: sql.Composable) -> Samples:
     with connection.cursor() as cursor:
-        rows = _SAMPLE.read(copy_out(cursor, query))
+        return _as_samples(_SAMPLE.read(copy_out(cursor, query)))
+
+
+def _as_samples(rows: Rows) -> Samples:
     return Samples(
         rows["time"].astype(np.int64) + PG_EPOCH_US,
         rows["point"].astype(np.int32),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import date, timedelta
 from pathlib import Path
@@ -27,7 +28,7 @@ from fuhe.model.lang import set_lang
 from fuhe.model.quality import Source
 from fuhe.model.quantities import quantity
 from fuhe.model.readings import CurveBlock, ReadingBatch, samples_from_rows
-from fuhe.model.times import business_day, day_start_us
+from fuhe.model.times import US, business_day, day_start_us, from_us
 from fuhe.model.work import Duty, ItemFault, Outcome, Priority, Status
 from fuhe.protocols.common.errors import UsageError
 from fuhe.storage import requests
@@ -250,6 +251,14 @@ def test_gaps_shows_holes_and_their_recall(
         ("daily", "00:00", "00:00", 1, "not yet"),
     ]
     assert found["totals"]["curve"] == [380, 384]
+    rows = from_json(run("gaps", "--kpi", "--day", str(day), "--json"))["indicators"]
+    complete = next(r for r in rows if (r["duty"], r["indicator"]) == ("curve", "completeness"))
+    assert (complete["numerator"], complete["denominator"], complete["point"]) == (380, 384, None)
+    assert complete["alarm"] is True
+    points = from_json(run("gaps", "--kpi", "--points", "--day", str(day), "--json"))["indicators"]
+    assert {r["point"] for r in points} == {"p1"}
+    assert "p1" in run("gaps", "--kpi", "--points", "--day", str(day)).stdout
+    assert "--kpi" in run("gaps", "--points", code=1).stderr
 
     store = DatabaseLedger(db)
     recaller = Recaller(tracks([device], builtin_profiles()), store, store, CycleConfig())
@@ -291,3 +300,32 @@ def test_requests_are_checked_before_they_reach_a_link() -> None:
     ):
         with pytest.raises(UsageError):
             item_of(kind, 7, params, 0.0)
+
+
+def test_a_terminal_is_in_service_since_it_is_in_the_list(
+    run: Run, tmp_path: Path, db: psycopg.Connection[Any]
+) -> None:
+    path = tmp_path / "config.yaml"
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    config["links"].append({"name": "dial", "kind": "listen-tcp", "port_no": 9001, "protocol": "qgdw1376"})
+    path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    rows = "name,link,profile,address\n" + "".join(
+        f"{name},dial,qgdw1376-2013,3301-{n}\n" for n, name in enumerate(("old", "never"), 1)
+    )
+    (tmp_path / "terminals.csv").write_text(rows, encoding="utf-8")
+    run("device", "import", str(tmp_path / "terminals.csv"))
+    now_us = time.time_ns() // 1000
+    day = business_day(now_us) - timedelta(days=2)
+    noon = from_us(day_start_us(day) + 12 * 3600 * US)
+    for name in ("old", "never"):
+        db.execute("UPDATE device SET imported = %s WHERE name = %s", (noon, name))
+    number = next(d.id for d in load_devices(db) if d.name == "old")
+    db.execute(
+        "INSERT INTO event (device, time, code, data, received) VALUES (%s, %s, 'link.online', '{}', now())",
+        (number, noon + timedelta(hours=3)),
+    )
+    found = from_json(run("device", "online", "--from", str(day), "--json"))
+    assert {t["name"]: (t["online_s"], t["service_s"]) for t in found["terminals"]} == {
+        "old": (9 * 3600, 12 * 3600), "never": (0, 12 * 3600),
+    }  # fmt: skip
+    assert found["rate"] == 9 / 24

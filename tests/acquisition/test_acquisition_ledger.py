@@ -13,7 +13,21 @@ from numpy.typing import NDArray
 
 from fuhe.acquisition.config import CycleConfig
 from fuhe.acquisition.cycles import freeze_window, slot_labels_us
-from fuhe.acquisition.ledger import RANK, Kpi, Need, Track, due, gaps, kpis, next_try_us, order, runs, tracks
+from fuhe.acquisition.ledger import (
+    RANK,
+    Kpi,
+    Need,
+    Track,
+    counts,
+    curve_marks,
+    due,
+    gaps,
+    kpis,
+    next_try_us,
+    order,
+    runs,
+    tracks,
+)
 from fuhe.acquisition.profiles import builtin_profiles
 from fuhe.acquisition.recall import (
     DayCount,
@@ -145,8 +159,10 @@ def test_indicators_against_a_slow_loop(a: list[list[bool]], b: list[list[bool]]
     found = {
         x.name: x
         for x in kpis(
-            expected=expected, exempt=exempt, received_us=received, valid=valid, labels_us=labels, pass_us=passed,
-            cutoff_us=cutoff,
+            counts(
+                expected=expected, exempt=exempt, received_us=received, valid=valid, labels_us=labels, pass_us=passed,
+                cutoff_us=cutoff,
+            )
         )
     }  # fmt: skip
     counted = [(i, j) for i in range(k) for j in range(12) if expected[i, j] and not exempt[i, j]]
@@ -185,7 +201,12 @@ def test_tracks_follow_the_profile() -> None:
     assert [(t.duty, t.mark, t.retention_days) for t in tracks([siemens], builtin_profiles())] == [
         (Duty.DAILY, "forward_active_t1", 1)
     ]
-    assert tracks([msgspec.structs.replace(METER, profile="mqtt-v1")], builtin_profiles()) == []
+    published = tracks([msgspec.structs.replace(METER, profile="mqtt-v1")], builtin_profiles())
+    assert [(t.duty, t.mark, t.step_s, t.recallable) for t in published] == [
+        (Duty.CURVE, "active_power_total", 900, False),
+        (Duty.DAILY, "forward_active_total", 86_400, False),
+    ]
+    assert tracks([msgspec.structs.replace(METER, profile="mqtt-live")], builtin_profiles()) == []
     assert tracks([msgspec.structs.replace(METER, enabled=False)], builtin_profiles()) == []
     since = msgspec.structs.replace(METER, options={"since": "2026-09-19"})
     assert {t.since_us for t in tracks([since], builtin_profiles())} == {day_start_us(date(2026, 9, 19))}
@@ -208,6 +229,11 @@ class Book:
         self, points: NDArray[np.int32], quantity: int, source: Source, labels_us: NDArray[np.int64]
     ) -> NDArray[np.bool_]:
         return self.curve(points, quantity, labels_us, 0)
+
+    def live(
+        self, points: NDArray[np.int32], quantity: int, labels_us: NDArray[np.int64], step_s: int
+    ) -> NDArray[np.bool_]:
+        return self.curve(points, quantity, labels_us, step_s)
 
     def rows_since(self, duty: Duty, from_us: int) -> Sequence[RecallRow]:
         return [r for r in self.rows.values() if r.duty == duty and r.to_us > from_us]
@@ -364,3 +390,82 @@ def test_holes_of_a_day_for_people() -> None:
 def test_labels_back_of_months() -> None:
     assert labels_back(Duty.MONTHLY, 0, NOW, 40).tolist() == [day_start_us(date(2026, 9, 1))]
     assert len(labels_back(Duty.MONTHLY, 0, NOW, 10)) == 0
+
+
+def live_of(profile: str, config: CycleConfig = CONFIG) -> list[tuple[str, int]]:
+    found = tracks([msgspec.structs.replace(METER, profile=profile)], builtin_profiles(), config)
+    return [(t.mark, t.step_s) for t in found if t.duty is Duty.LIVE]
+
+
+def test_live_values_are_expected_once_a_period() -> None:
+    assert live_of("dlt645-2007-3p4w") == [("active_power_total", 900)]
+    assert live_of("eastron-sdm630") == [("active_power_total", 900)]
+    assert live_of("mqtt-v1", CycleConfig(live_s=5)) == [("active_power_total", 900)], "its profile's period counts"
+    steps = [(5, 60), (60, 60), (70, 72), (1000, 1080), (100_000, 86_400)]
+    assert [live_of("dlt645-2007-1p", CycleConfig(live_s=s))[0][1] for s, _ in steps] == [n for _, n in steps]
+    assert live_of("dlt645-2007-1p", CycleConfig(live_s=0)) == []
+
+
+def test_marks_are_those_of_the_profiles_curves() -> None:
+    found = builtin_profiles()
+    assert curve_marks([found["dlt645-2007-1p"]]) == {"voltage_a", "active_power_total", "forward_active_total"}
+    assert curve_marks([found["mqtt-v1"]]) == {"active_power_total"}
+    assert curve_marks([found["eastron-sdm630"]]) == frozenset()
+    assert curve_marks([found["qgdw1376-2013"]])
+
+
+def test_what_cannot_be_recalled_is_counted_and_never_asked_for() -> None:
+    book = Book()
+    device = msgspec.structs.replace(METER, profile="mqtt-v1")
+    made = Recaller(tracks([device], builtin_profiles(), CONFIG), book, book, CONFIG)
+    book.store("active_power_total", slot_labels_us(DAY)[:90].tolist())
+    result = made.scan(NOW, 2)
+    assert result.opened == 0 and not book.rows
+    counted = {c.item: (c.due, c.got) for c in book.counts if c.day == DAY}
+    assert counted["live"] == (96, 90) and counted["curve:active_power_total"] == (96, 90)
+    assert counted["daily"] == (1, 0)
+    assert {h.track.duty for h in made.holes(DAY, NOW)} == {Duty.CURVE, Duty.DAILY}
+    assert {h.track.duty for h in made.holes(DAY, NOW, live=True)} == {Duty.CURVE, Duty.DAILY, Duty.LIVE}
+    book.counts.clear()
+    book.store("active_power_total", slot_labels_us(DAY).tolist())
+    made.scan(NOW + 60 * US, 2)
+    assert "live" not in {c.item for c in book.counts}, "live values of a day are looked at once, when it has ended"
+    made.scan(NOW + DAY_US, 2)
+    assert {c.day for c in book.counts if c.item == "live"} == {DAY + timedelta(days=1)}
+
+
+def test_a_reading_day_has_a_month_of_its_own() -> None:
+    device = msgspec.structs.replace(METER, options={"reading_day": "15"})
+    found = [t for t in tracks([device], builtin_profiles()) if t.duty is Duty.MONTHLY]
+    assert [t.month_day for t in found] == [1, 15]
+    book = full_book(40)
+    now = day_start_us(date(2026, 9, 16)) + 12 * 3600 * US
+    made = Recaller(tracks([device], builtin_profiles()), book, book, CONFIG)
+    made.scan(now, 40)
+    monthly = [r for r in book.rows.values() if r.duty is Duty.MONTHLY]
+    assert sorted(r.from_us for r in monthly) == []  # the fake's freezes of every midnight stand for both
+    for day in (date(2026, 9, 1), date(2026, 9, 15)):
+        remove(book, "forward_active_total", [day_start_us(day)])
+    made.scan(now, 40)
+    monthly = sorted((r for r in book.rows.values() if r.duty is Duty.MONTHLY), key=lambda r: r.from_us)
+    assert [r.from_us for r in monthly] == [day_start_us(date(2026, 9, 1)), day_start_us(date(2026, 9, 15))]
+    made.scan(now + 60 * US, 40)
+    assert {r.state for r in book.rows.values() if r.duty is Duty.MONTHLY} == {"open"}, "none closes the other's"
+    book.store("forward_active_total", [day_start_us(date(2026, 9, 15))])
+    made.scan(now + 120 * US, 40)
+    states = {r.from_us: r.state for r in book.rows.values() if r.duty is Duty.MONTHLY}
+    assert states == {day_start_us(date(2026, 9, 1)): "open", day_start_us(date(2026, 9, 15)): "done"}
+
+
+def test_exemptions_may_change_between_scans() -> None:
+    book = full_book()
+    hole = slot_labels_us(DAY)[40:50].tolist()
+    for mark in MARKS:
+        remove(book, mark, hole)
+    made = make(book)
+    assert made.scan(NOW, 2).opened == 1
+    made.exempt([Exemption(point=70, from_us=hole[0], to_us=hole[-1] + 1, reason="outage")])
+    assert made.scan(NOW + 60 * US, 2).closed == 1
+    made.exempt([])
+    again = made.scan(NOW + 120 * US, 2)
+    assert again.missing == 30 and again.opened == 1
