@@ -18,6 +18,7 @@ from .common import App, json_option, pass_app, print_json, reported
 
 if TYPE_CHECKING:
     from ..control.archive import Preview, Waiting
+    from ..control.key_customers import KeyList
     from ..model.archive import Version
 
 Reason = click.option("--reason", default="", help=tr("why (recorded)", "原因(入审计)"))
@@ -470,3 +471,99 @@ def check(app: App, on: str | None, as_json: bool) -> None:
         show_table(head, [["!" if f.urgent else "", f.entity, f.key, f.text] for f in found])
     if any(f.urgent for f in found):
         raise SystemExit(1)
+
+
+# -- key customers ----------------------------------------------------------------------------------------------------
+
+
+@archive.group("key", help=tr("The list of key customers: propose, approve, list.", "大客户名单: 建议、批准、列表。"))
+def key() -> None:
+    """The group of key-customer verbs."""
+
+
+def _show_list(found: KeyList) -> None:
+    from .person import show_table
+
+    state = (
+        tr("proposal", "建议") if found.version is None else tr(f"version {found.version}", f"第 {found.version} 版")
+    )
+    head = ["", tr("number", "户号"), tr("customer", "客户"), "kVA", tr("supplies", "电源"), "MWh/a", tr("why", "依据")]
+    rows = [
+        [
+            r.action, r.cons_no, r.name, "" if r.running_kva is None else f"{r.running_kva:f}", str(r.supplies),
+            "?" if r.energy_kwh is None else f"{r.energy_kwh / 1000:.1f}",
+            ", ".join(r.reasons) or tr(f"below at {r.below_months} month ends", f"连续 {r.below_months} 个月末未达标"),
+        ]
+        for r in found.rows
+    ]  # fmt: skip
+    show_table(head, rows, f"{found.id} {state} {found.as_of}")
+    click.echo(tr(f"{len(found.members)} members", f"{len(found.members)} 户"))
+
+
+@key.command(
+    "propose", help=tr("Propose the list from the archive and stored readings.", "按档案和已存读数提出名单建议。")
+)
+@click.option("--on", "on", metavar="DATE", help=tr("as of this day (default: today)", "截至该日 (默认今日)"))
+@json_option
+@pass_app
+@reported
+def key_propose(app: App, on: str | None, as_json: bool) -> None:
+    """A stored proposal for the leading group."""
+    from ..control import key_customers
+    from ..model.times import business_day
+    from .person import now_us, person
+
+    with person(app, "key.propose") as (conn, actor):
+        made = key_customers.propose(conn, now_us(), actor, business_day(_instant(on)), app.config.archive)
+    if as_json:
+        print_json(made)
+    else:
+        _show_list(made)
+
+
+@key.command(
+    "approve", help=tr("Approve the newest proposal (leading group); it is a version then.", "领导小组批准最新建议。")
+)
+@click.argument("number", type=int)
+@click.option("--members", type=int, help=tr("how many members the list has, else asked for", "名单户数, 否则询问"))
+@json_option
+@pass_app
+@reported
+def key_approve(app: App, number: int, members: int | None, as_json: bool) -> None:
+    """Another person than the proposer."""
+    from ..control import key_customers
+    from .person import now_us, person
+
+    with person(app, "key.approve") as (conn, actor):
+        if members is None:
+            _show_list(key_customers.get(conn, number))
+            members = click.prompt(tr("number of members", "户数"), type=int, err=True)
+        made = key_customers.approve(conn, now_us(), actor, number, int(members or 0))
+    if as_json:
+        print_json(made)
+    else:
+        click.echo(tr(f"version {made.version} is in force", f"第 {made.version} 版生效"))
+
+
+@key.command("list", help=tr("The list in force; with --all every version and proposal.", "现行名单; --all 列出全部。"))
+@click.option("--all", "every", is_flag=True, help=tr("every version and proposal", "全部版本和建议"))
+@json_option
+@pass_app
+@reported
+def key_list(app: App, every: bool, as_json: bool) -> None:
+    """Nothing before the first approval."""
+    from ..control import key_customers
+    from .person import desk
+
+    with desk(app) as conn:
+        now = key_customers.current(conn)
+        found = key_customers.lists(conn) if every else [now] if now else []
+    if as_json:
+        print_json(found)
+        return
+    for one in found:
+        _show_list(one)
+    if not found:
+        click.echo(
+            tr("no list has been approved yet: fuhe archive key propose", "尚无已批准名单: fuhe archive key propose")
+        )

@@ -7,6 +7,21 @@ import msgspec
 from .rules.checks import Limits
 
 
+class ArchiveConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Who is a key customer (domain 2.2): any one of the thresholds; removal after key_remove_months below all."""
+
+    key_running_kva: int = 1000
+    key_energy_kwh: int = 5_000_000
+    key_supplies: int = 2
+    key_remove_months: int = 12
+
+    def __post_init__(self) -> None:
+        if min(self.key_running_kva, self.key_energy_kwh, self.key_supplies, self.key_remove_months) < 1:
+            raise ValueError("archive: thresholds of key customers are at least 1")
+        if self.key_remove_months > 60:
+            raise ValueError("archive.key_remove_months is at most 60")
+
+
 class ControlConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Limits and times of the command sequence (domain 9.3, 9.4). Times in seconds or minutes as named.
 

@@ -14,7 +14,7 @@ import msgspec
 import yaml
 
 from ..acquisition.config import CycleConfig, LinkConfig, link_faults
-from ..control.config import ControlConfig
+from ..control.config import ArchiveConfig, ControlConfig
 from ..model.lang import tr
 from ..protocols.common.errors import UsageError
 from ..storage.config import JournalConfig, StorageConfig
@@ -38,6 +38,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     links: tuple[LinkConfig, ...] = ()
     cycles: CycleConfig = CycleConfig()
     control: ControlConfig = ControlConfig()
+    archive: ArchiveConfig = ArchiveConfig()
     http: HttpConfig = HttpConfig()
     forecast: ForecastConfig = ForecastConfig()
     secrets_file: str | None = None
