@@ -1,0 +1,1 @@
+"""Rules for anomalies, faults and theft (domain 5): a table, pure conditions over (points, slots), one hold machine."""
