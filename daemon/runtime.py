@@ -52,6 +52,7 @@ from ..storage.events import load_settled
 from ..storage.journal import Journal
 from ..storage.sink import Sink
 from ..storage.writer import JournalWriter
+from .cases import CaseKeeper, search
 from .clocks import ClockKeeper
 from .config import Config
 from .events import EventFollower
@@ -219,7 +220,9 @@ class Daemon:
             self._clock,
             behind=lambda: journal.state().depth_records,
             retention_days=config.storage.raw_retention_days,
+            search=lambda connection, judged: search(connection, judged, self._clock.now_us()),
         )
+        self._cases = CaseKeeper(database, self._clock)
         self._scheduler = CycleScheduler(
             self._submit, now_us=self._clock.now_us, now_s=self._clock.monotonic_s, sleep=self._clock.sleep
         )
@@ -284,6 +287,7 @@ class Daemon:
                     ("control", self._control()),
                     ("supervision", self._supervision.run()),
                     ("vee", self._vee.run()),
+                    ("cases", self._cases.run()),
                     ("seed", self._seed()),
                     ("terminals", self._terminals.run()),
                     ("report", self._report(health)),

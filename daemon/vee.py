@@ -25,7 +25,7 @@ from ..protocols.common.errors import LinkError
 from ..storage.database import Database
 from ..storage.dirty import Depth, DirtyDay, close_day, depth, release, take_dirty_days
 from .vee_facts import ArchiveBook, Book
-from .vee_judge import Judge
+from .vee_judge import Judge, Search
 
 log = logging.getLogger(__name__)
 
@@ -62,12 +62,14 @@ class VeeKeeper:
 
     def __init__(
         self, database: Database, clock: Clock, *, book: Book | None = None, behind: Callable[[], int] = lambda: 0,
-        retention_days: int = 1100,
+        retention_days: int = 1100, search: Search = lambda connection, judged: [],
     ) -> None:  # fmt: skip
         """`behind`: records that wait in the journal."""
         self.counters = VeeCounters()
         self._database, self._clock, self._behind = database, clock, behind
-        self._judge = Judge(book or ArchiveBook(), timescale=database.timescale, retention_days=retention_days)
+        self._judge = Judge(
+            book or ArchiveBook(), timescale=database.timescale, retention_days=retention_days, search=search
+        )
         self._pool = ThreadPoolExecutor(1, "vee")
         self._connection: psycopg.Connection[Any] | None = None
         self._taken_over = False

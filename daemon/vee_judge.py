@@ -6,7 +6,7 @@ chunk's own marks are committed together. After a crash the marks are still ther
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import Any, Final
@@ -219,11 +219,25 @@ def _day_data(data: Days, rows: Any) -> Days:
 # ---------------------------------------------------------------------- writing
 
 
+Search = Callable[[Connection, Judged], list[tuple[int, date]]]
+
+
+def judged_only(connection: Connection, days: Sequence[tuple[int, date]]) -> list[tuple[int, date]]:
+    """Those of the point-days that have been judged once."""
+    if not days:
+        return []
+    known = tables.judged(connection, min(d for _, d in days), max(d for _, d in days), [p for p, _ in days])
+    return [one for one in days if one in known]
+
+
 class Judge:
     """Recomputes chunks; one per connection."""
 
-    def __init__(self, book: Book, *, timescale: bool, retention_days: int) -> None:
-        self._book = book
+    def __init__(
+        self, book: Book, *, timescale: bool, retention_days: int, search: Search = lambda connection, judged: []
+    ) -> None:
+        """`search` looks through a judged day in its transaction; returns point-days that are to be judged again."""
+        self._book, self._search = book, search
         self._writer = tables.LayerWriter(Partitions(timescale, retention_days))
 
     def chunk(self, connection: Connection, ticket: str, dirty: Sequence[DirtyDay], today: date) -> Round:
@@ -235,6 +249,7 @@ class Judge:
             judged = judge(connection, self._book, day, points, today)
             written = self._write(connection, judged, {d.point: d.why for d in dirty}, today)
             marked = _followers(connection, judged, {d.point: d.why for d in dirty}, written)
+            marked = sorted({*marked, *judged_only(connection, self._search(connection, judged))})
             mark(connection, marked, Why.NEIGHBOUR)
             finish_dirty_days(connection, ticket, dirty)
         return Round(days=len(dirty), versions=len(written), marked=len(marked))
