@@ -21,6 +21,11 @@ VERBS = {
         "业务档案: 导入、导出、查看、检查。",
     ),
     "audit": ("audit", "The audit: read, verify, export.", "审计: 查看、校验、导出。"),
+    "cases": (
+        "cases",
+        "Cases that the rules found: list, show, confirm, assign, close.",
+        "规则发现的案例: 列表、查看、确认、指派、结案。",
+    ),
     "control": (
         "control",
         "Orderly power use: plan, order, propose, approve, execute, release.",

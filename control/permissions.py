@@ -88,6 +88,7 @@ MAY: Final[dict[str, frozenset[Role]]] = {
     "vee.approve": frozenset({R.METERING}),
     "clock.set": frozenset({R.METERING, R.INSIDE}),
     "ledger.exempt": frozenset({R.INSIDE, R.METERING, R.PRODUCTION}),
+    "case.handle": frozenset({R.INSIDE, R.OUTSIDE, R.DISPATCHER, R.GUARD, R.INSPECTION, R.METERING, R.PRODUCTION}),
     "incident.close": frozenset({R.INSIDE, R.DISPATCHER, R.GUARD}),
     "freeze.on": frozenset({R.INSIDE, R.DISPATCHER, R.GUARD}),
     "freeze.off": frozenset({R.DISPATCHER, R.GUARD}),
