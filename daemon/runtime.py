@@ -65,6 +65,7 @@ from .metrics import DaemonMetrics
 from .modes import Mode, ModeKeeper
 from .pace import settle
 from .recalls import Recalls
+from .replaced import ReplacedBook
 from .requests import RequestServer
 from .secrets import SecretBook
 from .statebook import StateBook
@@ -211,6 +212,7 @@ class Daemon:
         )
         self._book = StateBook(database, self._engine, self._field, self._clock)
         self._terminals = TerminalBook(database, self._engine, self._clock, lambda: journal.state().depth_records)
+        self._replaced = ReplacedBook(database, self._clock)
         self._recalls = Recalls(database, self._engine, config.cycles, self._clock)
         self._events = EventFollower(database, lambda: writer.caught_up, self._engine.submit, self._intake, self._clock)
         self._forecasts = ForecastCycle(database, config.storage, config.forecast, self._clock)
@@ -290,6 +292,7 @@ class Daemon:
                     ("cases", self._cases.run()),
                     ("seed", self._seed()),
                     ("terminals", self._terminals.run()),
+                    ("replaced", self._replaced.run()),
                     ("report", self._report(health)),
                 )
             ]
@@ -304,6 +307,7 @@ class Daemon:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
             await self._terminals.write()
+            await self._replaced.write(everything=True)
             await self._engine.stop()
             await self._book.write(self._state(), everything=True)
             for collector in metrics:
@@ -389,6 +393,7 @@ class Daemon:
 
     def _saw(self, event: DeviceEvent) -> None:
         self._field.saw(event)
+        self._replaced.saw(event)
 
     def _no_write(self) -> bool:
         """No byte of a write may leave: the mode says so, or another daemon may be in control by now."""

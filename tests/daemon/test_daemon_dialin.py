@@ -152,6 +152,11 @@ def test_terminals_call_are_taken_over_and_leave_their_history(
     assert {t["name"] for t in online["terminals"]} == {"t0001", "t1234"} and 0 < online["rate"] < 1
     assert "online rate" in one.verb("device", "online", "t0001")
 
+    twins = one.call(4660), one.call(4660)  # a connection that takes another's place is in the audit
+    assert [twin.say(LOGIN) for twin in twins] == [CONFIRMED, CONFIRMED]
+    audited = "SELECT object, after_::jsonb->>'count' FROM audit WHERE action = 'link.replaced'"
+    assert until("audited", lambda: db.execute(audited).fetchall()) == [(f"device:{ids['t1234']}", "1")]
+
     one.end(signal.SIGTERM)
     assert [c for (c,) in db.execute(codes, (ids["t0001"],))] == [*wanted, *wanted]
     traffic = one.verb("device", "show", "t0001", "--json")["traffic"]
