@@ -27,6 +27,7 @@ ALL = (
     "links",
     "storage",
     "analytics",
+    "vee",
     "detection",
     "forecast",
     "daemon",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -263,11 +264,12 @@ class LikeDays:
     lent: dict[tuple[int, date], set[date]]
 
 
-def candidates(day: date, reach: int = LIKE_REACH) -> list[date]:
+@lru_cache(512)
+def candidates(day: date, reach: int = LIKE_REACH) -> tuple[date, ...]:
     """Days of the same type before `day`, most recent first: workdays or days of rest, no holidays among them."""
     types = day_types(day - timedelta(days=reach), reach + 1, chinese=True)
     same = (types.rest[:-1] == types.rest[-1]) & ~types.holiday[:-1]
-    return [day - timedelta(days=reach - int(i)) for i in np.flatnonzero(same)[::-1]]
+    return tuple(day - timedelta(days=reach - int(i)) for i in np.flatnonzero(same)[::-1])
 
 
 def like_days(
@@ -329,7 +331,7 @@ def like_energy(connection: Connection, points: Sequence[int], day: date) -> F8:
     rows = connection.execute(
         "SELECT DISTINCT ON (point, day) point, day, net_kwh FROM vee_version WHERE point = ANY(%s) AND day = ANY(%s)"
         " AND day BETWEEN %s AND %s ORDER BY point, day DESC, version DESC",
-        (list(points), near, near[-1], near[0]),
+        (list(points), list(near), near[-1], near[0]),
     ).fetchall()
     place, have = {p: i for i, p in enumerate(points)}, [0] * len(points)
     for point, _, kwh in rows:

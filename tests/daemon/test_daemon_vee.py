@@ -25,7 +25,7 @@ from fuhe.model.archive import MeteringPoint, MeterReading, Record, Version
 from fuhe.model.quality import Quality, Source
 from fuhe.model.quantities import quantity
 from fuhe.model.readings import CurveBlock, ReadingBatch, Samples
-from fuhe.model.times import business_day, day_start_us
+from fuhe.model.times import business_day, day_start_us, from_us
 from fuhe.protocols.common.errors import UsageError
 from fuhe.storage.archive_versions import store
 from fuhe.storage.batches import encode_batches
@@ -544,3 +544,27 @@ def test_curves_and_reports_take_the_final_layer_without_estimates_in_maxima(
     checked, _ = load_quantity(db, DAY, some[0], quantity("voltage_a"), "checked")
     assert (before[5], np.isnan(volts[5]), np.isnan(checked[5])) == (400.0, True, True)
     assert volts[6] == before[6]
+
+
+def test_a_confirmed_outage_becomes_zero_and_withdrawn_it_is_a_gap_again(
+    db: psycopg.Connection[Any], points: list[int], plant: Plant, keeper_of: Callable[..., VeeKeeper]
+) -> None:
+    kw = curve()
+    kw[40:44] = np.nan
+    plant.put(1, POWER, DAY, kw)
+    keeper = keeper_of()
+    keeper.drain()
+    since = day_start_us(DAY) + 10 * 3_600_000_000
+    db.execute(
+        "INSERT INTO exemption (device, since, until, kind, reason, made_by, made_at)"
+        " VALUES (1, %s, %s, 'outage', 'line work', 'x', now())",
+        (from_us(since), from_us(since + 3 * SLOT)),
+    )
+    keeper.drain()
+    value, quality = load_of(db, 1)
+    assert quality[40:44].tolist() == [Quality.O] * 3 + [Quality.M]  # an outage is no end of a line
+    assert value[40:43].tolist() == [0.0] * 3
+    db.execute("UPDATE exemption SET withdrawn_by = 'x', withdrawn_at = now(), withdrawn_reason = 'wrong feeder'")
+    keeper.drain()
+    assert versions(db, 1) == [(1, Why.DATA), (2, Why.OUTAGE), (3, Why.OUTAGE)]
+    assert load_of(db, 1)[1][40:44].tolist() == [Quality.E2] * 4
