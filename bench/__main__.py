@@ -34,6 +34,7 @@ ALL = (
     "terminals",
     "terminals_curves",
     "fanout",
+    "drills",
 )
 PAGE = ROOT / "docs" / "performance.md"
 MARK = re.compile(r"<!-- bench:(\w+) -->.*?<!-- end -->\n?", re.DOTALL)

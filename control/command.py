@@ -129,6 +129,12 @@ class Command:
         return to_us(self.sent_at) + self.alarm_min * 60 * US
 
     @property
+    def last_act_us(self) -> int:
+        """The latest instant at which the device could still act on the frame: its validity plus the alarm."""
+        assert self.valid_until is not None
+        return to_us(self.valid_until) + self.alarm_min * 60 * US
+
+    @property
     def ends_us(self) -> int | None:
         """Instant at which the device releases by itself; None if it never does (or nothing was sent)."""
         half_hours = self.limit_half_hours or lasts_half_hours(self.rule, self.params)

@@ -463,9 +463,21 @@ def _restored(work: Work, command: Command, seen: Seen, config: ControlConfig) -
     since = to_us(command.released_at) if command.released_at else command.act_us
     if command.rule.effect is Effect.CUT:
         kw = _now_kw(command, seen, work.now_us, config, since)
-        text = load_is_back(before_kw=command.before_kw, now_kw=kw, round_kw=command.round_kw, switch=seen.switch)
+        text = load_is_back(
+            before_kw=command.before_kw,
+            now_kw=kw,
+            round_kw=command.round_kw,
+            switch=seen.switch,
+            has_contact=wired(seen.facts, get_round(work.conn, command.device_id, command.round)),
+        )
     else:
         text = limit_is_off(command.rule, command.rounds, seen.switch)
+    if may_yet_act(command, work.now_us):
+        words = tr("its trip was never seen and may yet act", "跳闸从未证实, 仍可能动作")
+        if shows(command.rule, command.round, seen.switch):
+            words = tr("it acted after the release: control release --again", "恢复后才动作: control release --again")
+        work.look_again(command, words, config.unknown_read_s)
+        return
     if text is None:
         late = work.now_us - since > config.restore_reminder_s * US
         words = tr("not collected: call the customer", "未合闸: 致电用户") if late else command.attention
@@ -474,6 +486,17 @@ def _restored(work: Work, command: Command, seen: Seen, config: ControlConfig) -
     values: dict[str, object] = {"restored_at": from_us(work.now_us), "attention": "", "next_check_at": None}
     back = work.move(command, Event.LOAD_BACK, values | read_back(seen.switch), text)
     work.move(back, Event.CLOSE, reason=summary(back))
+
+
+def may_yet_act(command: Command, now_us: int) -> bool:
+    """Whether the frame that takes supply away may still be on its way: nobody acknowledged it, it was never seen to
+    act, and its time is not over. A customer released meanwhile would be cut by it."""
+    if command.acknowledged is not None or command.checks or not command.rule.takes_supply:
+        return False
+    back = command.read_back
+    if back is not None and shows(command.rule, command.round, SwitchState(**back)):
+        return False
+    return now_us < command.last_act_us
 
 
 def close(work: Work, items: Items) -> None:

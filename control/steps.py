@@ -393,8 +393,7 @@ def resolve(work: Work, items: Items, config: ControlConfig) -> None:
         command = work[command_id]
         if command.state is not State.UNKNOWN:
             continue
-        assert command.valid_until is not None
-        last_act = to_us(command.valid_until) + command.alarm_min * 60 * US
+        last_act = command.last_act_us
         shown = shows(command.rule, command.round, switch)
         event, text = resolve_unknown(shown, read=switch is not None, now_us=work.now_us, last_act_us=last_act)
         if event is None:

@@ -195,17 +195,23 @@ def shows(kind: Kind, number: int, switch: SwitchState | None) -> bool | None:
 
 
 def load_is_back(
-    *, before_kw: float | None, now_kw: float | None, round_kw: float, switch: SwitchState | None
+    *,
+    before_kw: float | None,
+    now_kw: float | None,
+    round_kw: float,
+    switch: SwitchState | None,
+    has_contact: bool = False,
 ) -> str | None:
-    """Why a released round counts as restored, or None: its contact closed, or (contact not known) power at least half
-    of before and at least half of the round's load back.
+    """Why a released round counts as restored, or None: its contact closed, or (there is none) power at least half of
+    before and at least half of the round's load back.
 
     The second half is stricter than 9.7: where other load hides the round, half of the total proves nothing. A contact
-    that is read open is never restored, whatever the power.
+    that is read open is never restored, whatever the power; one that could not be read is waited for, because other
+    load may have risen in the round's place.
     """
     if switch is not None and switch.open is not None:
         return None if switch.open else tr("contact closed", "触点闭合")
-    if before_kw is None or now_kw is None or before_kw <= 0:
+    if has_contact or before_kw is None or now_kw is None or before_kw <= 0:
         return None
     if now_kw >= BACK_SHARE * before_kw and before_kw - now_kw <= BACK_SHARE * round_kw:
         return tr(f"load back: {now_kw:.1f} of {before_kw:.1f} kW", f"负荷恢复: {now_kw:.1f} / {before_kw:.1f} kW")

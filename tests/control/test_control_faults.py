@@ -310,6 +310,44 @@ async def test_release_without_answer_is_read_not_resent(world: Any) -> None:
     assert len({a.id for d, a in world.field.frames}) == len(world.field.frames), "every frame has its own key"
 
 
+async def test_a_trip_that_arrives_behind_its_release_is_not_forgotten(world: Any) -> None:
+    made = await begin(world)
+    device = world.field.devices[world.alpha]
+    device.mode = "dead"
+    world.execute(made)
+    await world.step()
+    c = of(world, world.alpha)
+    assert c.state is State.UNKNOWN
+    device.mode = "good"
+    releases.release_danger(world.conn, world.now_us, world.people["guard"], c.id, "lift stuck")
+    await world.run(60)
+    c = of(world, world.alpha)
+    assert c.state is State.RELEASED and "may yet act" in c.attention, "the customer has supply, the trip is on its way"
+    device.rounds[1].open = device.rounds[1].blocked = True
+    await world.run(60)
+    assert "control release --again" in of(world, world.alpha).attention
+    releases.repeat_release(world.conn, world.now_us, world.people["dispatcher"], c.id, "it came late")
+    await world.run(60)
+    assert of(world, world.alpha).state is State.RELEASED and not device.rounds[1].open
+    await world.run(600, every=60)
+    assert of(world, world.alpha).state is State.CLOSED and world.field.trips(world.alpha, 1) == 1
+
+
+async def test_other_load_does_not_restore_a_round_whose_contact_is_not_read(world: Any) -> None:
+    made = await begin(world)
+    world.execute(made)
+    await world.run(180)
+    device = world.field.devices[world.alpha]
+    device.reads, device.manual_close = "none", True
+    releases.release_order(world.conn, world.now_us, world.people["dispatcher"], world.order_id, world.config)
+    device.base_kw += 300.0
+    await world.run(300)
+    assert of(world, world.alpha).state is State.RELEASED and device.rounds[1].open
+    device.reads, device.rounds[1].open = "good", False
+    await world.run(60)
+    assert of(world, world.alpha).state is State.CLOSED
+
+
 async def test_restoring_waits_for_people_and_reminds(world: Any) -> None:
     made = await begin(world)
     world.execute(made)

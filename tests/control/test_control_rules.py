@@ -170,6 +170,12 @@ def test_load_is_back() -> None:
     assert back(None, None, CLOSED) and not back(100.0, 100.0, opened)
     assert not back(0.0, 0.0)
 
+    def closed(switch: SwitchState | None) -> bool:
+        said = load_is_back(before_kw=100.0, now_kw=100.0, round_kw=100.0, switch=switch, has_contact=True)
+        return said is not None
+
+    assert closed(CLOSED) and not closed(None), "a contact that was not read is not closed by other load"
+
 
 def test_pickup_factor_bounds() -> None:
     assert [clpu_factor(m) for m in (0, 14.9, 15, 60, 60.1)] == [1.0, 1.0, 1.5, 1.5, 2.0]
