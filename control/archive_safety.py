@@ -32,13 +32,16 @@ _SAFETY: Final = """
 WITH now_ AS NOT MATERIALIZED (
     SELECT entity, key, content FROM archive_version
     WHERE valid_from <= %(at)s AND (valid_to IS NULL OR valid_to > %(at)s)
+), named AS (
+    SELECT * FROM unnest(%(named_devices)s::int4[], %(named)s::text[]) n (device_id, customer)
 ), served AS (
     SELECT p.device_id, v.content ->> 'customer' AS customer FROM point p
     JOIN now_ v ON v.entity = 'points' AND coalesce(nullif(v.content ->> 'device_point', ''), v.key) = p.name
     WHERE p.device_id = ANY(%(devices)s) AND v.content ->> 'customer' <> ''
     UNION
-    SELECT n.device_id, c.key FROM unnest(%(named_devices)s::int4[], %(named)s::text[]) n (device_id, customer)
-    JOIN now_ c ON c.entity = 'customers' AND (c.key = n.customer OR c.content ->> 'name' = n.customer)
+    SELECT n.device_id, c.key FROM named n JOIN now_ c ON c.entity = 'customers' AND c.key = n.customer
+    UNION
+    SELECT n.device_id, c.key FROM named n JOIN now_ c ON c.entity = 'customers' AND c.content ->> 'name' = n.customer
 ), judged AS (
     SELECT s.device_id, s.customer,
         EXISTS (SELECT FROM now_ p WHERE p.entity = 'protections' AND p.content ->> 'customer' = s.customer)
