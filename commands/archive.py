@@ -32,7 +32,7 @@ def archive() -> None:
 
 
 def _instant(text: str | None) -> int:
-    """µs UTC of --on or --from: the end of a day named as a day, so that what begins on it counts; default now."""
+    """µs UTC of --on or --from (a day is its midnight: what begins on it counts); default now."""
     from ..model.archive_cells import CellError, read_instant
     from .person import now_us
 
