@@ -3,7 +3,7 @@
 A fleet has a few dozen *variants* of a metering point (site, meter, load), computed by the full simulator behind one
 template terminal; point `pn` of terminal `a2` is one of them. Each answer is put together from data units that were
 encoded once, so that a load test measures the master. A light terminal itself is an address and one byte of state: its
-open rounds and 保电. Not here: parameters of its own, events, power and energy control, meters behind it.
+open rounds and 保电; more of it stands in light_own. Not here: events, power and energy control, meters behind it.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from ..protocols.qgdw1376.units import Unit, read_units, unit_bytes
 from . import shapes
 from .clock import Clock
 from .faults import FaultSet
+from .light_own import OwnParameters, about, opaque
 from .load import Component, Site, day_of, day_start
 from .meter import SimMeter
 from .terminal import fields
@@ -67,6 +68,7 @@ class LightWorld:
         self.clock, self.points, self.buffer = clock, points, buffer
         self.edition = edition_of(edition)
         self.template = _template(clock, edition, seed, past_days)
+        self.own = OwnParameters(self.template, lambda a2: {n: self.meter(a2, n) for n in range(1, points + 1)})
         self._units: dict[tuple[object, ...], bytes] = {}
         self._asked = lru_cache(maxsize=4096)(self._parse)
 
@@ -122,6 +124,42 @@ class LightWorld:
         if not chunks:
             return [self.said(request, ok=False, tag=tag)]
         return self._frames(request, afn, tag, chunks)
+
+    def more(self, request: Frame, state: int, afn: int, tag: bytes, asked: Sequence[Asked]) -> list[bytes]:
+        """The answer to every AFN but 05, 0C and 0D: confirmation, data or denial."""
+        key, a2 = (request.address.a1, request.address.a2), request.address.a2
+        if afn == 0x0B:
+            return self._task(request, key, state, tag, asked)
+        if afn in (0x01, 0x04):
+            units = [Unit(one.pn, one.fn, dict(one.data)) for one in asked]
+            done = self.own.put(key, units) if afn == 0x04 else self.own.reset(key, [one.fn for one in asked])
+            return [self.said(request, ok=done, tag=tag)]
+        if afn in (0x02, 0x08):
+            return [self.said(request, ok=bool(asked), tag=tag)]
+        chunks = []
+        for one in asked:
+            fn, data = one.fn, None
+            if afn == 0x09:
+                data = about(self.template, a2, ROUNDS, sorted({1, 2, 25, 33} | _HARMLESS), fn) if not one.pn else None
+            elif afn == 0x0A:
+                data = self.own.answer(key, fn, one.pn, one.data)
+            elif found := opaque(afn, fn, one.data, f"{key}/{self.clock.now_us()}"):
+                fn, data = found
+            if data is not None:
+                wire = unit_bytes(Unit(one.pn, fn, data), afn, True, self.edition.name)
+                chunks.append(dadt.single(one.pn, fn) + wire)
+        return self._frames(request, afn, tag, chunks) if chunks else [self.said(request, ok=False, tag=tag)]
+
+    def _task(
+        self, request: Frame, key: tuple[str, int], state: int, tag: bytes, asked: Sequence[Asked]
+    ) -> list[bytes]:
+        if len(asked) != 1:
+            return [self.said(request, ok=False, tag=tag)]
+        (one,) = asked
+        local = self.template.parts.local(self.clock.now_us())
+        units = self.own.task(key, one.fn, one.pn, one.data, local)
+        wanted = [Asked(u.pn, u.fn, u.data or {}, _key(u.data)) for u in units]
+        return self.data(request, key[1], state, 0x0C if one.fn == 1 else 0x0D, tag, wanted)
 
     def _frames(self, request: Frame, afn: int, tag: bytes, chunks: Sequence[bytes]) -> list[bytes]:
         runs: list[list[bytes]] = [[]]

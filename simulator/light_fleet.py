@@ -34,7 +34,6 @@ PORTS_AN_ADDRESS: Final = 4000
 IP_BIND_ADDRESS_NO_PORT: Final = 24  # linux/in.h; the port is chosen when both ends are known
 MAX_FRAME: Final = 4096
 READS: Final = frozenset({0x0C, 0x0D})
-CONFIRMED: Final = frozenset({0x01, 0x04})
 DOWN, LOGIN, ONLINE = 0, 1, 2
 GOLDEN: Final = 0.6180339887
 
@@ -325,7 +324,7 @@ class LightFleet:
                 terminal.state = state
             wires = [world.said(frame, ok=state is not None, tag=tag)]
         else:
-            wires = [world.said(frame, ok=afn in CONFIRMED, tag=tag)]
+            wires = world.more(frame, terminal.state, afn, tag, asked)
         figures.frames_out += len(wires)
         for wire in wires if self.udp else [b"".join(wires)]:
             terminal.send(wire)

@@ -50,6 +50,7 @@ class TerminalSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     freeze_months: int = 12
     boot_s: float = 20.0
     buffer: int = 1024
+    confirm: Literal["whole", "items"] = "whole"
     auth: Literal["none", "cleartext", "hmac-test"] = "none"
     heartbeat_s: float | None = None
     heartbeat_min: int = 15
@@ -64,7 +65,7 @@ class TerminalSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         return Options(
             reconnection=self.reconnection, retrip_s=self.retrip_s, drives_closing=self.drives_closing,
             curve_days=self.curve_days, freeze_days=self.freeze_days, freeze_months=self.freeze_months,
-            boot_s=self.boot_s, buffer=self.buffer,
+            boot_s=self.boot_s, buffer=self.buffer, confirm=self.confirm,
         )  # fmt: skip
 
     def provider(self, version: str, password: str, key: str) -> AuthProvider | None:

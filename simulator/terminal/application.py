@@ -20,7 +20,7 @@ from ...protocols.qgdw1376 import dadt
 from ...protocols.qgdw1376.edition import Edition
 from ...protocols.qgdw1376.frame import Address, Frame
 from ...protocols.qgdw1376.layout import INTERVAL_MIN
-from ...protocols.qgdw1376.message import Message, build, confirm, parse, reply
+from ...protocols.qgdw1376.message import Message, build, confirm, confirm_each, parse, reply
 from ...protocols.qgdw1376.segments import split
 from ...protocols.qgdw1376.units import Unit as DataUnit
 from ...protocols.qgdw1376.units import unit_bytes
@@ -42,6 +42,7 @@ SHORTEST_CURVE: Final = 4
 COMMANDS: Final = frozenset({0x01, 0x04, 0x05, 0x06, 0x0F})
 
 Answers = list[Message]
+Units = tuple[DataUnit, ...]
 
 
 @dataclass(slots=True)
@@ -80,11 +81,11 @@ class Application:
         """What a frame brings about; None = it is not for this terminal, or nothing may be said or done."""
         if frame.up or not self._meant(frame.address):
             return None
+        terminal = self.terminal
         try:
             message = parse(frame, self.edition)
         except PeerError:
-            return None
-        terminal = self.terminal
+            return self._deny_stump(frame, now_us)
         terminal.advance(now_us)
         if not terminal.powered:
             return None
@@ -105,6 +106,19 @@ class Application:
             outcome.messages = []
         self._last[frame.address.msa] = (message.fcb, frame.user, outcome.messages)
         return outcome
+
+    def _deny_stump(self, frame: Frame, now_us: int) -> Outcome | None:
+        """A command that is too short for its password: denied; of what has no AFN and SEQ nothing can be said."""
+        user, address = frame.user, frame.address
+        self.terminal.advance(now_us)
+        command = len(user) >= 2 and user[0] in self.edition.pw_afn and bool(frame.control & 0x40)
+        if not command or user[1] & 0x80 or address.group or not self.terminal.powered:
+            return None
+        stump = Message(
+            up=False, prm=True, function=frame.control & 0x0F, address=address, afn=user[0], seq=user[1] & 0x0F,
+            units=(), pw=b"", protocol_id=frame.protocol_id,
+        )  # fmt: skip
+        return self._deny(stump)
 
     def _meant(self, address: Address) -> bool:
         own = self.address
@@ -274,19 +288,24 @@ class Application:
         return outcome
 
     def _set(self, message: Message, now_us: int) -> Outcome:
-        units = message.units
-        if not units or message.rest or not all(acceptable(self.terminal, message.afn, u) for u in units):
-            return self._deny(message)
-        outcome = self._confirm(message)
-        set_parameters(self.terminal, units, message.address.msa, now_us)
-        return outcome
+        return self._command(message, lambda units: self._put(units, message.address.msa, now_us))
+
+    def _put(self, units: Units, msa: int, now_us: int) -> LinkAction:
+        set_parameters(self.terminal, units, msa, now_us)
+        return ""
 
     def _control(self, message: Message, now_us: int) -> Outcome:
-        units = message.units
-        if not units or message.rest or not all(acceptable(self.terminal, message.afn, u) for u in units):
+        return self._command(message, lambda units: carry_out(self.terminal, units, now_us))
+
+    def _command(self, message: Message, act: Callable[[Units], LinkAction]) -> Outcome:
+        """All units or none (AFN 00 F1, F2); a terminal that confirms item by item does those that it can (F3)."""
+        good = [not message.rest and acceptable(self.terminal, message.afn, unit) for unit in message.units]
+        if not any(good) or (not all(good) and self.terminal.options.confirm == "whole"):
             return self._deny(message)
         outcome = self._confirm(message)
-        outcome.link = carry_out(self.terminal, units, now_us)
+        if not all(good):
+            outcome = Outcome([confirm_each(message, [int(not g) for g in good], ec=self._ec())])
+        outcome.link = act(tuple(unit for unit, g in zip(message.units, good, strict=True) if g))
         return outcome
 
     def _link_test(self, message: Message, now_us: int) -> Outcome:

@@ -17,7 +17,8 @@ MAX_METERS: Final = 2040
 CAPACITORS: Final = frozenset({73, 74, 75, 76})
 
 
-def _set(numbers: Iterable[int]) -> Unit:
+def fn_set(numbers: Iterable[int]) -> Unit:
+    """A set of Fn as AFN 09 writes it."""
     found = sorted(n for n in numbers if n <= 248)
     return {"n": (max(found, default=0) + 7) // 8, "fn": found}
 
@@ -76,16 +77,16 @@ def _capacity(terminal: Terminal) -> Unit:
 
 def _parameters(terminal: Terminal) -> Unit:
     edition = terminal.parts.edition
-    return _set(r.fn for r in table().rows if 0x04 in r.afn and edition in r.editions and r.fn not in CAPACITORS)
+    return fn_set(r.fn for r in table().rows if 0x04 in r.afn and edition in r.editions and r.fn not in CAPACITORS)
 
 
 def _controls(terminal: Terminal) -> Unit:
     edition = terminal.parts.edition
-    return _set(r.fn for r in table().rows if 0x05 in r.afn and edition in r.editions and r.fn in ACTIONS)
+    return fn_set(r.fn for r in table().rows if 0x05 in r.afn and edition in r.editions and r.fn in ACTIONS)
 
 
 def _classes(afn: int) -> Callable[[Terminal], Unit]:
-    return lambda terminal: {"big_classes": [0], "classes": [_set(_rows(terminal, afn))]}
+    return lambda terminal: {"big_classes": [0], "classes": [fn_set(_rows(terminal, afn))]}
 
 
 def _events(terminal: Terminal) -> Unit:

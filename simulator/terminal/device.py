@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal
 
 from ...model.times import US
 from ..faults import FaultSet
@@ -38,7 +38,8 @@ class Options:
     reconnection: after automatic 保电. retrip_s: closed by hand while blocked -> tripped again (None: never).
     drives_closing: permit to close closes by itself. curve_days, freeze_days, freeze_months: depth of the memory.
     boot_s: from the supply's return until it works again. version: software version, four characters. buffer: longest
-    user data (L1) of a frame that it sends.
+    user data (L1) of a frame that it sends. confirm: commands of several units are carried out whole or not at all |
+    items: those that it can, with AFN 00 F3.
     """
 
     reconnection: Reconnection = "free"
@@ -50,6 +51,7 @@ class Options:
     boot_s: float = 20.0
     version: str = "1.00"
     buffer: int = 1024
+    confirm: Literal["whole", "items"] = "whole"
 
 
 @dataclass(slots=True, kw_only=True)

@@ -23,7 +23,7 @@ from ...protocols.qgdw1376.units import Unit as DataUnit
 from ..clock import month_start
 from .device import Terminal
 from .events import DEPTH
-from .settings import CLASS_1_CON, CLASS_2_CON, CLASS_3_CON, Task
+from .settings import CLASS_1_CON, CLASS_2_CON, CLASS_3_CON, Settings, Task
 from .tasks import CLASSES, Due
 
 DENSITY: Final = {15: 1, 30: 2, 60: 3, 5: 254, 1: 255}
@@ -35,24 +35,29 @@ def task_units(
     terminal: Terminal, data_class: int, number: int, now_us: int, start: datetime | None = None
 ) -> list[DataUnit]:
     """The requests that a task's identifiers stand for; class 2 with the time scale of the period before `now`."""
-    task = terminal.parts.settings.task(CLASSES[data_class][0], number)
+    parts = terminal.parts
+    return units_of(parts.settings, data_class, number, parts.local(now_us), start)
+
+
+def units_of(
+    settings: Settings, data_class: int, number: int, local: datetime, start: datetime | None = None
+) -> list[DataUnit]:
+    """The same by the terminal's clock."""
+    task = settings.task(CLASSES[data_class][0], number)
     if task is None:
         return []
-    local = terminal.parts.local(now_us)
     out = []
     for points, classes in task.ids:
         for pn in points:
             for fn in classes:
-                asked = {} if data_class == 1 else _scale(terminal, fn, task, local, start)
+                asked = {} if data_class == 1 else _scale(settings.edition, fn, task, local, start)
                 if asked is not None:
                     out.append(DataUnit(pn, fn, asked))
     return out
 
 
-def _scale(
-    terminal: Terminal, fn: int, task: Task, local: datetime, start: datetime | None
-) -> dict[str, object] | None:
-    row = lookup(0x0D, fn, terminal.parts.edition)
+def _scale(edition: str, fn: int, task: Task, local: datetime, start: datetime | None) -> dict[str, object] | None:
+    row = lookup(0x0D, fn, edition)
     if row is None:
         return None
     names = {n.name for v in row.request.variants for n in v.nodes if isinstance(n, Field)}

@@ -113,6 +113,37 @@ def test_rounds_change_the_live_power_and_the_state_but_no_register() -> None:
     assert command(0, Unit(5, 1, TRIP)) is None and command(0) is None
 
 
+def test_a_light_terminal_keeps_its_parameters_and_answers_every_function() -> None:
+    light = world(points=2)
+
+    def more(a2: int, afn: int, *units: Unit) -> Message:
+        frame = build(request(Address("3301", a2), afn, units, PEER), PEER)
+        got, tag, asked = light.asked(frame)
+        (wire,) = light.more(frame, 0, got, tag, asked)
+        (answer,), _ = cut(wire)
+        return parse(answer, PEER)
+
+    ratios = more(8, 0x0A, Unit(2, 25, {})).units[0].data
+    assert ratios is not None and ratios["ct_ratio"] == light.meter(8, 2).ct_ratio
+    base = datetime(2001, 1, 1, 0, 5)  # noqa: DTZ001
+    task = {"unit": "hour", "period": 1, "base_time": base, "ratio": 1, "n": 1, "ids": [{"pn": [1, 2], "fn": [25]}]}
+    assert more(8, 0x04, Unit(1, 43, {"slide_min": 15}), Unit(3, 65, task)).confirmed
+    assert more(8, 0x04, Unit(1, 43, {"slide_min": 90})).confirmed is False
+    assert more(8, 0x0A, Unit(1, 43, {})).units[0].data == {"slide_min": 15}
+    assert more(9, 0x0A, Unit(1, 43, {})).confirmed is False  # its own, not the neighbour's
+    reported = more(8, 0x0B, Unit(3, 1, {}))
+    assert reported.afn == 0x0C and [(u.pn, u.fn) for u in reported.units] == [(1, 25), (2, 25)]
+    assert more(8, 0x0B, Unit(4, 1, {})).confirmed is False
+    about = more(8, 0x09, Unit(0, 1, {}), Unit(0, 2, {}), Unit(0, 5, {}), Unit(0, 8, {})).units
+    assert [u.fn for u in about] == [1, 2, 5, 8] and about[0].data is not None and about[1].data is not None
+    assert about[0].data["device_id"] == "00000008" and about[1].data["switch_outputs"] == 2
+    assert about[2].data is not None and about[2].data["fn"] == [1, 2, 25, 26, 27, 28, 29, 31, 33, 34, 35, 36, 37, 38]
+    assert len(str((more(8, 0x06, Unit(0, 3, {"raw_hex": ""})).units[0].data or {})["raw_hex"])) == 32
+    assert more(8, 0x08, Unit(0, 1, {})).confirmed
+    assert more(8, 0x0E, Unit(0, 1, {"pm": 0, "pn": 9})).confirmed is False
+    assert more(8, 0x01, Unit(0, 3, {})).confirmed and more(8, 0x0A, Unit(1, 43, {})).confirmed is False
+
+
 def test_addresses_go_on_past_a_region() -> None:
     light = world()
     assert light.address(65_534) == Address("3301", 65_534) and light.address(65_535) == Address("3302", 1)

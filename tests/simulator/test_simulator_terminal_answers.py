@@ -15,7 +15,7 @@ from fuhe.model.times import US
 from fuhe.protocols.dlt645.requests import read
 from fuhe.protocols.qgdw1376.auth import Cleartext, HmacTest
 from fuhe.protocols.qgdw1376.dadt import ALL_POINTS
-from fuhe.protocols.qgdw1376.frame import Address
+from fuhe.protocols.qgdw1376.frame import Address, Frame
 from fuhe.protocols.qgdw1376.layout import Group
 from fuhe.protocols.qgdw1376.message import Tp
 from fuhe.protocols.qgdw1376.table import table
@@ -167,6 +167,31 @@ def test_parameters_are_set_as_a_whole_read_back_and_recorded(make_master: Any) 
     assert [d["address"] for d in devices] == ["000000000002"]
     assert master.done(0x0A, Unit(0, 10, {"n": 1, "device_no": [9]})) is False
     assert 17 in master.data(0x0C, 0, 3)["set"]
+
+
+def test_a_terminal_that_confirms_item_by_item_does_what_it_can(make_master: Any) -> None:
+    master = make_master(options=Options(confirm="items"))
+    units = Unit(0, 17, {"limit_kw": Decimal(300)}), Unit(1, 43, {"slide_min": 90}), Unit(1, 45, {"rounds": [1]})
+    answer = master.ask(0x04, *units)
+    assert (answer.units[0].fn, answer.confirmed) == (3, False) and answer.units[0].data["afn"] == "04"
+    assert [r["err"] for r in answer.units[0].data["results"]] == [0, 1, 0]
+    assert master.data(0x0A, 0, 17) == {"limit_kw": Decimal(300)} and master.done(0x0A, Unit(1, 43, {})) is False
+    assert master.data(0x0A, 1, 45) == {"rounds": [1]}
+    assert master.done(0x04, units[0], units[2]) and master.done(0x04, units[1]) is False  # F1 and F2 as ever
+    trip = {"alarm_delay_min": 0, "limit_half_hours": 0}
+    answer = master.ask(0x05, Unit(8, 1, trip), Unit(2, 1, trip))
+    assert [r["err"] for r in answer.units[0].data["results"]] == [1, 0] and master.bench.open_rounds() == [2]
+
+
+def test_a_command_without_data_and_password_is_denied(make_master: Any) -> None:
+    master = make_master()
+    for user in ("0565", "056501010100", "0465", "0165"):
+        frame = Frame(0x4A, master.address, bytes.fromhex(user))
+        outcome = master.station.application.answer(frame, master.bench.now)
+        (message,) = outcome.messages
+        assert (message.confirmed, message.function, message.seq) == (False, 9, 5)
+    assert master.station.application.answer(Frame(0x4A, master.address, b"\x05"), master.bench.now) is None
+    assert master.bench.open_rounds() == []
 
 
 def test_control_over_the_wire_and_its_state(make_master: Any) -> None:
