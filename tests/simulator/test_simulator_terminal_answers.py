@@ -178,7 +178,7 @@ def test_a_terminal_that_confirms_item_by_item_does_what_it_can(make_master: Any
     assert master.data(0x0A, 0, 17) == {"limit_kw": Decimal(300)} and master.done(0x0A, Unit(1, 43, {})) is False
     assert master.data(0x0A, 1, 45) == {"rounds": [1]}
     assert master.done(0x04, units[0], units[2]) and master.done(0x04, units[1]) is False  # F1 and F2 as ever
-    trip = {"alarm_delay_min": 0, "limit_half_hours": 0}
+    trip: dict[str, object] = {"alarm_delay_min": 0, "limit_half_hours": 0}
     answer = master.ask(0x05, Unit(8, 1, trip), Unit(2, 1, trip))
     assert [r["err"] for r in answer.units[0].data["results"]] == [1, 0] and master.bench.open_rounds() == [2]
 
