@@ -118,6 +118,14 @@ def take_dirty_days(
     """
     order = b"DESC" if newest else b"ASC"
     free = b"(taken IS NULL OR taken < now() - INTERVAL '1 hour')"
+    some = connection.execute(
+        b"SELECT 1 FROM dirty_day WHERE (%(last)s::date IS NULL OR day <= %(last)s) AND " + free + b" LIMIT 1",
+        {"last": last},
+    ).fetchone()
+    if some is None:  # looked at without the lock, which writers would have to wait for
+        if not connection.autocommit:
+            connection.commit()
+        return "", []
     with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (DIRTY_LOCK,))
         rows = connection.execute(
