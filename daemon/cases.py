@@ -22,11 +22,12 @@ from ..acquisition.io.clock import Clock
 from ..analytics.masks import B1, F8, measured
 from ..analytics.rules import conditions
 from ..analytics.rules.machine import Carry, evaluate
-from ..analytics.rules.table import CLOSE_S, Rule, of_event, rules
+from ..analytics.rules.table import Rule, of_event, rules
 from ..analytics.vee.checks import Check
 from ..analytics.vee.days import AMPS, FORWARD, LINES, VOLTS
-from ..analytics.voltage import band_of
-from ..model.times import US, day_start_us, from_us
+from ..analytics.voltage import band_of, bands
+from ..control.evaluation import control_days
+from ..model.times import US, day_start_us, from_us, to_us
 from ..storage import archive, cases
 from ..storage.cases import Finding, RuleDay
 from ..storage.database import Database
@@ -45,53 +46,50 @@ K7_BIT: Final = 1 << (Check.K7 - 1)
 
 def search(connection: psycopg.Connection[Any], j: Judged, now_us: int) -> list[tuple[int, date]]:
     """Run every rule over the day; write findings and cases. Returns point-days whose beginning is now another one."""
-    slots = _measured(connection, j)
-    whole: conditions.Whole | None = None
-    yesterday = cases.rule_days(connection, j.points, j.day - timedelta(days=1))
-    before = cases.rule_days(connection, j.points, j.day)
     of_points = "SELECT id, device_id FROM point WHERE id = ANY(%s)"
     devices: dict[int, int] = dict(connection.execute(of_points, (list(j.points),)).fetchall())
-    found: list[RuleDay] = []
-    moved: set[int] = set()
+    slots = _measured(connection, j, devices)
+    whole = _whole(connection, j, slots, devices)
+    yesterday = cases.rule_days(connection, j.points, j.day - timedelta(days=1))
+    before = cases.rule_days(connection, j.points, j.day)
     start = day_start_us(j.day)
+    found: dict[tuple[int, str], RuleDay] = {}
     for rule in rules().values():
         if rule.kind == "state":
             true, cleared, known = conditions.SLOTS[rule.condition](slots)
-            step_min = STEP_S // 60
+            known, step_min = known & ~slots.apart, STEP_S // 60
         elif rule.kind == "day":
-            whole = whole or _whole(j, slots)
             day_true, day_known = conditions.DAYS[rule.condition](whole)
-            true, known = day_true[:, None], day_known[:, None]
-            cleared, step_min = ~true, 1440
+            true, known, step_min = day_true[:, None], day_known[:, None], 1440
+            cleared = ~true
         else:
             continue
-        hold, clear = (rule.hold, rule.clear)
-        active, carry = evaluate(true, cleared, known, hold, clear, _carry(yesterday, j.points, rule.id))
-        for i in np.flatnonzero(active.any(axis=1) | (carry.on > 0) | carry.active).tolist():
-            point = j.points[i]
+        active, carry = evaluate(true, cleared, known, rule.hold, rule.clear, _carry(yesterday, j.points, rule.id))
+        some = np.asarray(active.any(axis=1), np.bool_)
+        for i in np.flatnonzero(some | (carry.on > 0) | carry.active).tolist():
             row = RuleDay(
-                point=point, rule=rule.id, spans=_spans(active[i], true[i] & known[i], hold, step_min),
+                point=j.points[i], rule=rule.id, spans=_spans(active[i], true[i] & known[i], rule.hold, step_min),
                 active=bool(carry.active[i]), run_on=int(min(carry.on[i], 999)), run_off=int(min(carry.off[i], 999)),
             )  # fmt: skip
-            found.append(row)
+            found[row.point, row.rule] = row
             if row.spans:
-                _open(connection, now_us, rule, devices[point], point, start, row, _evidence(slots, i, row, step_min))
-        over = {r.point for r in found if r.rule == rule.id and r.active}
+                first, last = (start + minute * 60 * US for minute in (row.spans[0], row.spans[-1]))
+                _open(connection, now_us, rule, devices[row.point], row.point, first, last, _evidence(slots, i, row))
         for i, point in enumerate(j.points):
-            had = before.get((point, rule.id))
-            if point not in over and ((point, rule.id) in yesterday or had or active[i].any()):
-                mine = [r for r in found if (r.point, r.rule) == (point, rule.id)]
-                _over(connection, now_us, rule, point, start, mine, had)
-    handed = {(r.point, r.rule): (r.active, r.run_on) for r in found}
-    for key, old in before.items():
-        if handed.get(key, (False, 0)) != (old.active, old.run_on):
-            moved.add(key[0])
-    for key, new in handed.items():
-        if key not in before and new != (False, 0):
-            moved.add(key[0])
-    cases.put_rule_days(connection, j.points, j.day, found)
-    _suspicion(connection, now_us, j, devices, {r.point for r in found if r.spans})
+            key = point, rule.id
+            now = found.get(key)
+            if (now is None or not now.active) and (key in yesterday or key in before or some[i]):
+                _over(connection, now_us, rule, point, start, now, before.get(key))
+    cases.put_rule_days(connection, j.points, j.day, list(found.values()))
+    seen = {r.point for r in found.values() if r.spans}
+    suspicion(connection, now_us, {p: devices[p] for p in seen}, start, start + 86_400 * US)
+    moved = {key[0] for key in {*found, *before} if _handed(found.get(key)) != _handed(before.get(key))}
     return [(p, j.day + timedelta(days=1)) for p in sorted(moved)]
+
+
+def _handed(row: RuleDay | None) -> tuple[bool, int, int]:
+    """What a day hands on to the next; the run of a clear condition matters only while the finding holds."""
+    return (False, 0, 0) if row is None else (row.active, row.run_on, row.run_off if row.active else 0)
 
 
 def _carry(yesterday: dict[tuple[int, str], RuleDay], points: Sequence[int], rule: str) -> Carry:
@@ -119,61 +117,51 @@ def _spans(active: B1, true: B1, hold: int, step_min: int) -> list[int]:
 
 
 def _open(
-    connection: psycopg.Connection[Any], now_us: int, rule: Rule, device: int, point: int, start: int, row: RuleDay,
-    evidence: dict[str, Any],
+    connection: psycopg.Connection[Any], now_us: int, rule: Rule, device: int, point: int | None, first_us: int,
+    last_us: int, evidence: dict[str, Any],
 ) -> None:  # fmt: skip
     cases.open_or_repeat(
         connection,
         now_us,
         Finding(
-            rule=rule.id, severity=rule.severity, told=rule.told, device_id=device, point=point,
-            first_us=start + row.spans[0] * 60 * US, last_us=start + row.spans[-1] * 60 * US,
-            due_s=CLOSE_S[rule.severity], hidden=rule.hidden, evidence=evidence,
+            rule=rule.id, severity=rule.severity, told=rule.told, device_id=device, point=point, first_us=first_us,
+            last_us=last_us, note_s=rule.note_s, close_s=rule.close_s, hidden=rule.hidden, evidence=evidence,
         ),
     )  # fmt: skip
 
 
 def _over(
-    connection: psycopg.Connection[Any], now_us: int, rule: Rule, point: int, start: int, rows: Sequence[RuleDay],
+    connection: psycopg.Connection[Any], now_us: int, rule: Rule, point: int, start: int, now: RuleDay | None,
     had: RuleDay | None,
 ) -> None:  # fmt: skip
     """The finding does not hold at the day's end: cleared, or withdrawn where the day had it and lost it."""
-    last = rows[0].spans[-1] if rows and rows[0].spans else 0
+    last = now.spans[-1] if now is not None and now.spans else 0
     if had is not None and had.spans and not last:
-        end = start + 86_400 * US
-        cases.withdraw(connection, now_us, point, rule.id, start, end)
+        cases.withdraw(connection, now_us, point, rule.id, start, start + 86_400 * US)
     cases.clear(connection, now_us, point, rule.id, start + last * 60 * US, close=rule.clears_itself)
 
 
-def _suspicion(
-    connection: psycopg.Connection[Any], now_us: int, j: Judged, devices: dict[int, int], points: set[int]
+def suspicion(
+    connection: psycopg.Connection[Any], now_us: int, points: dict[int, int], first_us: int, last_us: int
 ) -> None:
-    """TS: the sum of the evidence of thirty days, of points that were found with something today."""
+    """TS: the sum of the evidence of thirty days. points: those with a finding now, and their devices."""
     if not points:
         return
-    rule = rules()["TS"]
-    start = day_start_us(j.day)
-    seen = cases.seen_since(connection, sorted(points), from_us(start - DAYS_OF_EVIDENCE * 86_400 * US))
+    seen = cases.seen_since(connection, sorted(points), from_us(first_us - DAYS_OF_EVIDENCE * 86_400 * US))
     history = cases.proven_before(connection, sorted(points))
     for point in sorted(points):
         score, parts = conditions.theft(seen.get(point, set()), point in history)
         if score >= conditions.SUSPECT:
-            cases.open_or_repeat(
-                connection,
-                now_us,
-                Finding(
-                    rule="TS", severity=rule.severity, told=rule.told, device_id=devices[point], point=point,
-                    first_us=start, last_us=start + 86_400 * US, due_s=CLOSE_S[rule.severity], hidden=True,
-                    evidence={"score": score, "parts": parts},
-                ),
-            )  # fmt: skip
+            evidence = {"score": score, "parts": parts}
+            _open(connection, now_us, rules()["TS"], points[point], point, first_us, last_us, evidence)
 
 
 # --- the arrays -------------------------------------------------------------------------------------------------------
 
 
-def _measured(connection: psycopg.Connection[Any], j: Judged) -> conditions.Measured:
+def _measured(connection: psycopg.Connection[Any], j: Judged, devices: dict[int, int]) -> conditions.Measured:
     shape = j.layers.load_kw.shape
+    exempt = _exempt(connection, j, devices)
 
     def of(name: str) -> F8:
         value = j.layers.values.get(name)
@@ -204,18 +192,39 @@ def _measured(connection: psycopg.Connection[Any], j: Judged) -> conditions.Meas
     good = measured(j.layers.load_kw, j.layers.load_quality)
     register = j.data.registers.get(FORWARD)
     moved = np.full(shape, np.nan) if register is None else np.diff(register.value, axis=1)
-    bands = _bands(connection, j.points)
+    low, high = _bands(connection, j.points, found)
     return conditions.Measured(
         volts=volts, amps=amps, phase_kw=np.stack([of(f"active_power_{x}") for x in "abc"]), neutral_a=of("current_n"),
         p_kw=p_kw, q_kvar=q_kvar, load_kw=np.where(good, j.layers.load_kw, np.nan), load_kvar=q_kvar * k, moved=moved,
         quantum=10.0**-2, step_s=STEP_S, nominal_v=j.data.facts.nominal_v, rated_a=fact("in_sec_a", RATED_A),
-        imax_a=np.full(len(j.points), np.nan), contract_kva=j.data.facts.contract_kva,
-        pf_standard=fact("pf_standard"), low=bands[0], high=bands[1], four_wire=~three,
+        imax_a=fact("imax_sec_a"), contract_kva=j.data.facts.contract_kva,
+        pf_standard=fact("pf_standard"), low=low, high=high, four_wire=~three,
         generates=np.array([c is not None and c.direction in DIRECTION_OUT for c in found]),
+        suspended=exempt["suspension"], apart=exempt["outage"] | exempt["commissioning"],
     )  # fmt: skip
 
 
-def _bands(connection: psycopg.Connection[Any], points: Sequence[int]) -> tuple[F8, F8]:
+def _exempt(connection: psycopg.Connection[Any], j: Judged, devices: dict[int, int]) -> dict[str, B1]:
+    """Slots of the day that lie in a registered suspension, outage or commissioning, by kind."""
+    start, shape = day_start_us(j.day), j.layers.load_kw.shape
+    label = start + np.arange(1, shape[1] + 1) * STEP_S * US
+    out = {kind: np.zeros(shape, np.bool_) for kind in ("suspension", "outage", "commissioning")}
+    rows = connection.execute(
+        "SELECT device, point, kind, since, until FROM exemption WHERE withdrawn_at IS NULL AND device = ANY(%s)"
+        " AND since < %s AND (until IS NULL OR until > %s)",
+        (sorted(set(devices.values())), from_us(start + 86_400 * US), from_us(start)),
+    ).fetchall()
+    for device, point, kind, since, until in rows:
+        inside = (label > to_us(since)) & (label - STEP_S * US < (to_us(until) if until else label[-1]))
+        for i, p in enumerate(j.points):
+            if devices[p] == device and point in (None, p):
+                out[kind][i] |= inside
+    return out
+
+
+def _bands(
+    connection: psycopg.Connection[Any], points: Sequence[int], named: Sequence[archive.Contract | None]
+) -> tuple[F8, F8]:
     """Band of each point's voltage, shares of nominal (4.6); without a nominal voltage it does not matter."""
     rows = {
         int(i): (Decimal(v), Decimal(pt), str(w))
@@ -223,12 +232,20 @@ def _bands(connection: psycopg.Connection[Any], points: Sequence[int]) -> tuple[
             "SELECT id, coalesce(nominal_v, 220), pt_ratio, wiring FROM point WHERE id = ANY(%s)", (list(points),)
         ).fetchall()
     }
-    bands = [band_of(*rows[p]) for p in points]
-    return np.array([b.low for b in bands]) / 1000.0, np.array([b.high for b in bands]) / 1000.0
+    known = bands()
+    chosen = [
+        known[c.voltage_band] if c is not None and c.voltage_band in known else band_of(*rows[p])
+        for p, c in zip(points, named, strict=True)
+    ]
+    return np.array([b.low for b in chosen]) / 1000.0, np.array([b.high for b in chosen]) / 1000.0
 
 
-def _whole(j: Judged, d: conditions.Measured) -> conditions.Whole:
+def _whole(
+    connection: psycopg.Connection[Any], j: Judged, d: conditions.Measured, devices: dict[int, int]
+) -> conditions.Whole:
     n = len(j.points)
+    held = {device for device, _ in control_days(connection, sorted(set(devices.values())), j.day, j.day)}
+    controlled = np.array([devices[p] in held for p in j.points], np.bool_)
     failed: Any = j.layers.failed.get(FORWARD)
     like = j.data.like_day_kwh
     share = np.where(np.isfinite(d.amps), d.amps, -np.inf).max(axis=(0, 2)) / d.rated_a
@@ -238,10 +255,11 @@ def _whole(j: Judged, d: conditions.Measured) -> conditions.Whole:
         like_kwh=np.full((n, 1), np.nan) if like is None else like,
         alive=np.asarray((d.volts > 0.7 * d.nominal_v[None, :, None]).any(axis=(0, 2)), np.bool_),
         peak_a=np.where(np.isfinite(share), share, np.nan), generates=d.generates,
+        apart=controlled | d.apart.any(axis=1) | d.suspended.any(axis=1),
     )  # fmt: skip
 
 
-def _evidence(d: conditions.Measured, i: int, row: RuleDay, step_min: int) -> dict[str, Any]:
+def _evidence(d: conditions.Measured, i: int, row: RuleDay) -> dict[str, Any]:
     """What was measured in the spans: middle values, to be looked at before anybody is called."""
     use = np.zeros(d.p_kw.shape[1], np.bool_)
     for begin, end in zip(row.spans[::2], row.spans[1::2], strict=True):
@@ -264,27 +282,30 @@ def _evidence(d: conditions.Measured, i: int, row: RuleDay, step_min: int) -> di
 def take_events(connection: psycopg.Connection[Any], now_us: int) -> int:
     """Events that came since the last look, as cases; returns how many were looked at. One transaction."""
     with connection.transaction():
-        last, events = cases.new_events(connection, EVENTS)
-        for device, point, time_us, code, data in events:
+        events = cases.new_events(connection, EVENTS)
+        for device, point, time_us, code, data in events.rows:
             for rule in of_event(code):
-                if _believable(time_us, now_us, data):
-                    cases.open_or_repeat(
-                        connection,
-                        now_us,
-                        Finding(
-                            rule=rule.id, severity=rule.severity, told=rule.told, device_id=device, point=point,
-                            first_us=time_us, last_us=time_us, due_s=CLOSE_S[rule.severity], hidden=rule.hidden,
-                            evidence={"event": code, "data": data},
-                        ),
-                    )  # fmt: skip
-        if events:
-            cases.advance(connection, last)
-    return len(events)
+                if not _believable(time_us, now_us, data):
+                    continue
+                _open(connection, now_us, rule, device, point, time_us, time_us, {"event": code, "data": data})
+                if rule.id in conditions.WEIGHTS:
+                    suspicion(connection, now_us, _points(connection, device, point), time_us, time_us)
+        if events.fresh:
+            cases.advance(connection, events.last)
+    return events.fresh
 
 
 def _believable(time_us: int, now_us: int, data: dict[str, Any]) -> bool:
     """Not of the future, not the end of what began before (its beginning made the case)."""
     return time_us <= now_us + 300 * US and data.get("begin") not in (0, "0", False)
+
+
+def _points(connection: psycopg.Connection[Any], device: int, point: int | None) -> dict[int, int]:
+    """The point of an event, or all of its device, with the device."""
+    if point is not None:
+        return {point: device}
+    rows = connection.execute("SELECT id FROM point WHERE device_id = %s AND kind = 'measuring'", (device,)).fetchall()
+    return {int(r[0]): device for r in rows}
 
 
 class CaseKeeper:

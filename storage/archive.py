@@ -79,6 +79,7 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
     direction: str
     un_sec_v: Decimal | None
     in_sec_a: Decimal | None
+    imax_sec_a: Decimal | None
     feeder: str
     transformer: str
     transformer_kva: Decimal | None
@@ -161,7 +162,7 @@ SELECT p.id, p.name, coalesce(v.key, '') AS point, v.key IS NOT NULL AS archived
        coalesce(v.content ->> 'voltage_band', '') AS voltage_band,
        coalesce(v.content ->> 'direction', '') AS direction,
        coalesce((v.content ->> 'un_sec_v')::numeric, p.nominal_v) AS un_sec_v,
-       (v.content ->> 'in_sec_a')::numeric AS in_sec_a,
+       (v.content ->> 'in_sec_a')::numeric AS in_sec_a, (v.content ->> 'imax_sec_a')::numeric AS imax_sec_a,
        coalesce(nullif(v.content ->> 'feeder', ''), nullif(s.content ->> 'feeder', ''), t.content ->> 'feeder', '')
            AS feeder,
        coalesce(v.content ->> 'transformer', '') AS transformer,
@@ -194,5 +195,5 @@ def contracts(connection: Connection, points: Sequence[int], day: date) -> list[
 _CONTRACT_FIELDS: Final = (
     "point", "archived", "customer", "customer_name", "industry", "importance", "tariff_class", "high_risk",
     "supply_voltage", "contract_kva", "running_kva", "pf_standard", "wiring", "role", "monitor_class", "voltage_band",
-    "direction", "un_sec_v", "in_sec_a", "feeder", "transformer", "transformer_kva", "district", "shifts",
+    "direction", "un_sec_v", "in_sec_a", "imax_sec_a", "feeder", "transformer", "transformer_kva", "district", "shifts",
 )  # fmt: skip

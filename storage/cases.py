@@ -35,6 +35,7 @@ STEPS: Final[dict[str, tuple[tuple[str, ...], str]]] = {
     "close": (("confirmed", "assigned", "on_site", "repaired", "verified"), "closed"),
 }
 DAEMON: Final = "daemon"
+AGAIN: Final = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +55,7 @@ class Case:
     opened_at: datetime
     changed_at: datetime
     due_at: datetime
+    close_s: int
     escalated: int
     assignee: str
     finding: str
@@ -75,7 +77,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """What a rule has found: from first_us to last_us (UTC µs). due_s: within which the case is to be closed."""
+    """What a rule has found: from first_us to last_us (UTC µs).
+
+    note_s, close_s: within which a person is to take note of the case, and to close it.
+    """
 
     rule: str
     severity: int
@@ -84,7 +89,8 @@ class Finding:
     point: int | None
     first_us: int
     last_us: int
-    due_s: int
+    note_s: int
+    close_s: int
     hidden: bool = False
     evidence: Mapping[str, Any] | None = None
 
@@ -101,20 +107,27 @@ def open_or_repeat(connection: Connection, now_us: int, found: Finding) -> tuple
         (found.device_id, found.point, found.rule, list(ENDED)),
     ).fetchone()
     if row is None:
-        # Judged again, a day does not open once more what people have already dealt with.
+        # Judged again, a day does not open once more what has been dealt with; what closed itself grows with its data.
         known = connection.execute(
-            "SELECT id FROM case_ WHERE device_id = %s AND point IS NOT DISTINCT FROM %s AND rule = %s"
-            " AND first_at <= %s AND last_at >= %s ORDER BY id DESC LIMIT 1",
+            "SELECT id, finding FROM case_ WHERE device_id = %s AND point IS NOT DISTINCT FROM %s AND rule = %s"
+            " AND first_at <= %s AND last_at >= %s AND finding <> 'withdrawn' ORDER BY id DESC LIMIT 1",
             (found.device_id, found.point, found.rule, last, first),
         ).fetchone()
         if known is not None:
+            if known[1] == "over":
+                connection.execute(
+                    "UPDATE case_ SET first_at = least(first_at, %s), last_at = greatest(last_at, %s) WHERE id = %s",
+                    (first, last, known[0]),
+                )
             return int(known[0]), False
         (number,) = connection.execute(
             "INSERT INTO case_ (rule, device_id, point, severity, first_at, last_at, opened_at, changed_at, due_at,"
-            " told, hidden, evidence) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING id",
+            " close_s, told, hidden, evidence)"
+            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING id",
             (
                 found.rule, found.device_id, found.point, found.severity, first, last, now, now,
-                now + timedelta(seconds=found.due_s), list(found.told), found.hidden, Jsonb(dict(found.evidence or {})),
+                now + timedelta(seconds=found.note_s), found.close_s, list(found.told), found.hidden,
+                Jsonb(dict(found.evidence or {})),
             ),
         ).fetchone() or (0,)  # fmt: skip
         _step(connection, int(number), now_us, DAEMON, "open", "", found.evidence)
@@ -189,7 +202,9 @@ def move(
     if step == "verify" and case.cleared_at is None:
         raise UsageError(tr("the data do not show yet that it is over", "数据尚未表明已恢复"))
     connection.execute(
-        "UPDATE case_ SET state = %s, changed_at = %s, assignee = CASE WHEN %s <> '' THEN %s ELSE assignee END,"
+        "UPDATE case_ SET state = %s, changed_at = %s, escalated = CASE WHEN state = 'new' THEN 0 ELSE escalated END,"
+        " due_at = CASE WHEN state = 'new' THEN opened_at + make_interval(secs => close_s) ELSE due_at END,"
+        " assignee = CASE WHEN %s <> '' THEN %s ELSE assignee END,"
         " finding = CASE WHEN %s THEN %s ELSE finding END WHERE id = %s",
         (after, from_us(now_us), assignee, assignee, step in ("false", "close"), note, case_id),
     )
@@ -352,17 +367,29 @@ def proven_before(connection: Connection, points: Sequence[int]) -> set[int]:
     return {int(r[0]) for r in rows}
 
 
-def new_events(
-    connection: Connection, limit: int
-) -> tuple[int, list[tuple[int, int | None, int, str, dict[str, Any]]]]:
-    """(last number looked at, [(device, point, time µs, code, data)]) behind the cursor, which is locked."""
+@dataclass(frozen=True, slots=True)
+class NewEvents:
+    """Events behind the cursor and a few before it. rows: (device, point, time µs, code, data); fresh: how many new."""
+
+    last: int
+    fresh: int
+    rows: list[tuple[int, int | None, int, str, dict[str, Any]]]
+
+
+def new_events(connection: Connection, limit: int) -> NewEvents:
+    """What came since `advance`; the cursor is locked.
+
+    A few before it are looked at again: numbers are given before they are committed, and a finding counts once.
+    """
     (last,) = connection.execute("SELECT event FROM case_cursor FOR UPDATE").fetchone() or (0,)
     rows = connection.execute(
         "SELECT id, device, point, (extract(epoch FROM time) * 1000000)::int8, code, data FROM event WHERE id > %s"
         " ORDER BY id LIMIT %s",
-        (last, limit),
+        (last - AGAIN, limit + AGAIN),
     ).fetchall()
-    return (int(rows[-1][0]) if rows else int(last)), [(r[1], r[2], int(r[3]), str(r[4]), r[5]) for r in rows]
+    fresh = sum(r[0] > last for r in rows)
+    found = [(int(r[1]), r[2], int(r[3]), str(r[4]), r[5]) for r in rows]
+    return NewEvents(max(int(last), *(int(r[0]) for r in rows)) if rows else int(last), fresh, found)
 
 
 def advance(connection: Connection, last: int) -> None:

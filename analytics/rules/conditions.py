@@ -27,7 +27,8 @@ class Measured:
     neutral_a, p_kw, q_kvar (points, slots) secondary; load_kw, load_kvar primary; moved: steps of the forward register
     (points, slots), secondary kWh, quantum its least step; nominal_v, rated_a, imax_a, contract_kva, pf_standard: of
     each point, NaN
-    where the archive does not say; low, high: band of the voltage as shares of nominal; generates: power may go out.
+    where the archive does not say; low, high: band of the voltage as shares of nominal; generates: power may go out;
+    suspended (points, slots): registered suspension; apart (points, slots): outage or commissioning, not judged at all.
     """
 
     volts: F8
@@ -50,13 +51,16 @@ class Measured:
     high: F8
     four_wire: B1
     generates: B1
+    suspended: B1
+    apart: B1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Whole:
     """One day as a whole, arrays (points,), NaN = not known. like_kwh: (points, m) energy of like days.
 
-    flag: IntervalFlag of the forward register; tariff_failed: check K7; peak_a: the day's highest current over rated.
+    flag: IntervalFlag of the forward register; tariff_failed: check K7; peak_a: the day's highest current over rated;
+    apart: outage, commissioning, suspension or control on that day: its energy tells nothing of the customer.
     """
 
     kwh: F8
@@ -67,6 +71,7 @@ class Whole:
     alive: B1
     peak_a: F8
     generates: B1
+    apart: B1
 
 
 Found = tuple[B1, B1, B1]
@@ -198,6 +203,14 @@ def over_capacity(d: Measured) -> Found:
     return s > 1.05, s < 0.95, np.isfinite(s)
 
 
+def use_while_suspended(d: Measured) -> Found:
+    """P5."""
+    limit = np.maximum(0.01 * np.where(np.isfinite(d.contract_kva), d.contract_kva, 0.0), 5.0)[:, None]
+    known = np.isfinite(d.load_kw)
+    true = known & d.suspended & (d.load_kw > limit)
+    return true, known & ~true, known
+
+
 def low_power_factor(d: Measured) -> Found:
     """P4."""
     s = np.hypot(d.p_kw, d.q_kvar)
@@ -238,7 +251,8 @@ SLOTS: Final[dict[str, Callable[[Measured], Found]]] = {
     f.__name__: f
     for f in (
         voltage_loss, phase_break, total_loss, under_voltage, over_voltage, out_of_band, voltage_unbalance,
-        current_loss, current_unbalance, over_current, reversed_phase, neutral_current, over_capacity, low_power_factor,
+        current_loss, current_unbalance, over_current, reversed_phase, neutral_current, over_capacity,
+        use_while_suspended, low_power_factor,
         reactive_back_feed, register_stop,
     )
 }  # fmt: skip
@@ -264,7 +278,7 @@ def reverse_energy(d: Whole) -> tuple[B1, B1]:
 
 def sudden_change(d: Whole) -> tuple[B1, B1]:
     """E7."""
-    known = np.isfinite(d.kwh) & (np.isfinite(d.like_kwh).sum(axis=1) >= 3)
+    known = np.isfinite(d.kwh) & (np.isfinite(d.like_kwh).sum(axis=1) >= 3) & ~d.apart
     like = np.where(known[:, None], d.like_kwh, 1.0)
     middle, deviation = np.nanmedian(like, axis=1), np.nanstd(like, axis=1)
     off = np.abs(d.kwh - middle)
@@ -273,7 +287,8 @@ def sudden_change(d: Whole) -> tuple[B1, B1]:
 
 def zero_use(d: Whole) -> tuple[B1, B1]:
     """E8: nothing used on a day on which the voltage was there."""
-    return (d.kwh == 0) & d.alive, np.isfinite(d.kwh) & d.alive
+    known = np.isfinite(d.kwh) & d.alive & ~d.apart
+    return (d.kwh == 0) & known, known
 
 
 def small_current(d: Whole) -> tuple[B1, B1]:

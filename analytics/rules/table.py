@@ -36,6 +36,16 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     by_person: bool = False
 
     @property
+    def note_s(self) -> int:
+        """Seconds within which a person is to take note of a case."""
+        return ACKNOWLEDGE_S.get(self.severity, CLOSE_S[self.severity])
+
+    @property
+    def close_s(self) -> int:
+        """Seconds within which a case is to be closed."""
+        return CLOSE_S[self.severity]
+
+    @property
     def clears_itself(self) -> bool:
         """A state that is over closes its case; events, urgent cases and sums wait for a person's finding."""
         return self.kind in ("state", "day") and self.severity > 1 and not self.by_person

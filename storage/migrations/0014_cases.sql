@@ -15,6 +15,7 @@ CREATE TABLE case_ (
     opened_at   timestamptz NOT NULL,
     changed_at  timestamptz NOT NULL,
     due_at      timestamptz NOT NULL,
+    close_s     int4 NOT NULL,
     escalated   int2 NOT NULL DEFAULT 0,
     assignee    text NOT NULL DEFAULT '',
     finding     text NOT NULL DEFAULT '',

@@ -75,7 +75,7 @@ def measured(slots: int = 4, **changes: Any) -> Measured:
         "quantum": 0.01, "step_s": 900, "nominal_v": np.array([220.0]), "rated_a": np.array([5.0]),
         "imax_a": np.array([6.0]), "contract_kva": np.array([315.0]), "pf_standard": np.array([0.90]),
         "low": np.array([0.93]), "high": np.array([1.07]), "four_wire": np.array([True]),
-        "generates": np.array([False]),
+        "generates": np.array([False]), "suspended": np.zeros(shape, np.bool_), "apart": np.zeros(shape, np.bool_),
     }  # fmt: skip
     return Measured(**(values | changes))
 
@@ -100,6 +100,7 @@ def phases(a: float, b: float, c: float, slots: int = 4) -> Any:
         ("reversed_phase", {"phase_kw": phases(-0.5, 0.6, 0.6)}),
         ("neutral_current", {"neutral_a": np.full((1, 4), 2.0)}),
         ("over_capacity", {"load_kw": np.full((1, 4), 330.0)}),
+        ("use_while_suspended", {"suspended": np.ones((1, 4), np.bool_)}),
         ("low_power_factor", {"q_kvar": np.full((1, 4), 1.5)}),
         ("reactive_back_feed", {"load_kvar": np.full((1, 4), -40.0)}),
         ("register_stop", {"moved": np.zeros((1, 4))}),
@@ -110,7 +111,9 @@ def test_each_condition_sees_its_case_and_not_the_ordinary_day(condition: str, c
     assert (true & known).all(), "its case"
     true, cleared, known = SLOTS[condition](measured())
     assert not (true & known).any() and (cleared & known).all(), "an ordinary day clears it"
-    nothing = measured(**{k: np.full_like(v, np.nan) for k, v in changes.items()})
+    nothing = measured(
+        **{k: np.zeros_like(v) if v.dtype == bool else np.full_like(v, np.nan) for k, v in changes.items()}
+    )
     true, _, known = SLOTS[condition](nothing)
     assert not (true & known).any(), "a hole accuses nobody"
 
@@ -131,6 +134,7 @@ def whole(**changes: Any) -> Whole:
         "kwh": np.array([100.0]), "export_kwh": np.array([0.0]), "flag": np.array([IntervalFlag.OK], np.int16),
         "tariff_failed": np.array([False]), "like_kwh": np.array([[101.0, 99.0, 103.0, 98.0]]),
         "alive": np.array([True]), "peak_a": np.array([0.6]), "generates": np.array([False]),
+        "apart": np.array([False]),
     }  # fmt: skip
     return Whole(**(values | changes))
 
@@ -151,6 +155,9 @@ def test_each_condition_of_a_day(condition: str, changes: dict[str, Any]) -> Non
     assert true[0] and known[0]
     true, known = DAYS[condition](whole())
     assert not true[0] and known[0]
+    if condition in ("sudden_change", "zero_use"):
+        true, known = DAYS[condition](whole(**changes, apart=np.array([True])))
+        assert not (true & known)[0], "a day under control, or of an outage, tells nothing of the customer"
     unknown = whole(kwh=np.array([np.nan]), export_kwh=np.array([np.nan]), peak_a=np.array([np.nan]),
                     flag=np.array([IntervalFlag.MISSING], np.int16))  # fmt: skip
     true, known = DAYS[condition](unknown)

@@ -6,7 +6,7 @@ from typing import Any
 
 from click.testing import CliRunner
 
-from fuhe.analytics.rules.table import CLOSE_S, rules
+from fuhe.analytics.rules.table import rules
 from fuhe.cli import root
 from fuhe.control import audit
 from fuhe.storage import cases
@@ -19,7 +19,7 @@ def found(world: Any, rule: str, **changes: Any) -> int:
     r = rules()[rule]
     values: dict[str, Any] = {
         "rule": rule, "severity": r.severity, "told": r.told, "device_id": world.alpha, "point": None,
-        "first_us": world.now_us - 60_000_000, "last_us": world.now_us, "due_s": CLOSE_S[r.severity],
+        "first_us": world.now_us - 60_000_000, "last_us": world.now_us, "note_s": r.note_s, "close_s": r.close_s,
         "hidden": r.hidden, "evidence": {"event": "ERC37"},
     } | changes  # fmt: skip
     with world.conn.transaction():

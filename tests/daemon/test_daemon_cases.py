@@ -18,6 +18,7 @@ from fuhe.model.times import day_start_us, from_us
 from fuhe.protocols.common.errors import UsageError
 from fuhe.storage import cases
 from fuhe.storage.database import Database
+from fuhe.storage.dirty import Why, mark_judged
 
 from .test_daemon_vee import DAY, Clock, Plant, clock, plant, points  # noqa: F401 - fixtures
 
@@ -192,3 +193,51 @@ async def test_overdue_cases_go_one_level_up_and_the_keeper_outlives_the_databas
     (case,) = cases.cases(db)
     assert case.escalated == 1 and cases.steps(db, case.id)[-1].step == "overdue"
     keeper.close()
+
+
+def test_what_lies_in_an_exemption_or_under_control_accuses_nobody(works: Works, db: Any) -> None:
+    start = day_start_us(DAY)
+    exempt = (
+        "INSERT INTO exemption (device, point, since, until, kind, reason, made_by, made_at)"
+        " VALUES (1, %s, %s, %s, %s, 'r', 'li', now())"
+    )
+    db.execute(exempt, (1, from_us(start + 39 * 900_000_000), from_us(start + 45 * 900_000_000), "commissioning"))
+    db.execute(exempt, (2, from_us(start), None, "suspension"))
+    works.day(1, u_a=(40, 44, 165.0))
+    works.day(2)
+    works.day(3, u_a=(40, 44, 165.0))
+    works.judge()
+    assert told(db, everything=True) == [(2, "P5", "new"), (3, "V1", "closed")]
+
+
+def test_a_case_that_rested_on_wrong_data_is_withdrawn_and_may_come_again(works: Works, db: Any) -> None:
+    bad = {"u_a": (40, 96, 165.0)}
+    works.day(1, **bad)
+    works.judge()
+    (case,) = cases.cases(db)
+    hole = from_us(day_start_us(DAY)), from_us(day_start_us(DAY) + 86_400_000_000)
+    db.execute(
+        "INSERT INTO exemption (device, point, since, until, kind, reason, made_by, made_at)"
+        " VALUES (1, 1, %s, %s, 'commissioning', 'r', 'li', now())", hole,
+    )  # fmt: skip
+    mark_judged(db, [1], DAY, DAY, Why.OUTAGE)
+    works.judge()
+    assert cases.get(db, case.id).finding == "withdrawn" and cases.cases(db) == []
+    db.execute("UPDATE exemption SET withdrawn_by = 'li', withdrawn_at = now(), withdrawn_reason = 'wrong'")
+    mark_judged(db, [1], DAY, DAY, Why.OUTAGE)
+    works.judge()
+    (again,) = cases.cases(db)
+    assert again.id != case.id and again.rule == "V1"
+    with db.transaction():
+        cases.move(db, works.clock.us, "li", again.id, "ack", "")
+    assert (cases.get(db, again.id).due_at - again.opened_at).total_seconds() == 86_400
+
+
+def test_events_with_numbers_that_come_late_are_not_lost(works: Works, db: Any) -> None:
+    now = works.clock.us
+    event(db, "ERC14", now - 60_000_000)
+    assert take_events(db, now) == 1
+    db.execute("UPDATE case_cursor SET event = event + 3")  # as if numbers above had been committed first
+    event(db, "ERC20", now - 30_000_000)
+    take_events(db, now)
+    assert {c.rule for c in cases.cases(db)} == {"D5", "D6"}
