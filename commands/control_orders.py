@@ -13,7 +13,7 @@ from ..control.sheet import parse_instant
 from ..model.lang import tr
 from ..protocols.common.errors import UsageError
 from .common import App, json_option, pass_app, print_json, reported
-from .person import device_names, kw, local, now_us, person, say, show_table
+from .person import device_names, kw, local, now_us, person, say, show_table, yes_no
 
 Reason = click.option("--reason", default="", help=tr("why (recorded)", "原因(入审计)"))
 File = click.argument("path", type=click.Path(path_type=Path, exists=True, dir_okay=False))
@@ -359,6 +359,23 @@ def notice(
             conn, now_us(), actor, found.id, told, channel=channel, note=note, given=not not_reached
         )
     say(as_json, {"notices": count}, tr(f"{count} notices recorded", f"已登记 {count} 条通知"))
+
+
+@order.command("told", help=tr("Which customers of an order were told, and what was tried.", "指令用户的通知情况。"))
+@click.argument("name")
+@json_option
+@pass_app
+@reported
+def told(app: App, name: str, as_json: bool) -> None:
+    """Those who were not told come first; nobody of them is cut (interlock 8)."""
+    with person(app) as (conn, _):
+        found = orders.told(conn, orders.find(conn, name).id)
+    if as_json:
+        print_json([asdict(t) for t in found])
+        return
+    nothing = tr("nothing tried", "未尝试")
+    head = [tr("customer", "用户"), tr("told", "已通知"), tr("tried", "尝试")]
+    show_table(head, [[t.customer, yes_no(t.told), "; ".join(t.tries) or nothing] for t in found])
 
 
 def _order_step(verb_name: str, permission: str, help_: str) -> None:

@@ -188,7 +188,7 @@ class Archive:
         return result
 
     def notice_given(self, command: Command) -> bool:
-        """Given = reached once, or two channels tried with a call among them (8.9)."""
+        """As `orders.counts_as_told`."""
         if self._told is None:
             self._told = defaultdict(list)
             for order, customer, given, channel in self.conn.execute(
@@ -196,8 +196,7 @@ class Archive:
             ).fetchall():
                 self._told[int(order), str(customer)].append((bool(given), str(channel)))
         found = self._told.get((command.order_id or 0, command.customer), [])
-        tried = {channel for _, channel in found}
-        return any(given for given, _ in found) or (len(tried) >= 2 and "phone" in tried)
+        return orders.counts_as_told(found)
 
     def plan_hash_ok(self, plan_id: int) -> bool:
         """The plan's rows are those that were approved."""

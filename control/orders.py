@@ -5,6 +5,7 @@ An order never contains commands; it authorises them. Its end is mandatory and n
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Final
@@ -287,6 +288,50 @@ def give_notice(
             insert(conn, "notice", row)
         append(conn, now_us, entries)
         return len(customers)
+
+
+def counts_as_told(tries: Iterable[tuple[bool, str]]) -> bool:
+    """Given = reached once, or two channels tried with a call among them (8.9). tries: (reached, channel)."""
+    found = list(tries)
+    channels = {channel for _, channel in found}
+    return any(given for given, _ in found) or (len(channels) >= 2 and "phone" in channels)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """Whether a customer of an order counts as told, and what was tried: one text a try, oldest first."""
+
+    customer: str
+    told: bool
+    tries: tuple[str, ...]
+
+
+def told(conn: Conn, order_id: int) -> list[Told]:
+    """Every customer of the order's commands, those who were not told first (18-5)."""
+    rows = conn.execute(
+        "SELECT c.customer, n.given, n.channel, n.note FROM (SELECT DISTINCT customer FROM command WHERE order_id = "
+        "%(order)s) c LEFT JOIN notice n ON n.order_id = %(order)s AND n.customer = c.customer "
+        "ORDER BY c.customer, n.id",
+        {"order": order_id},
+    ).fetchall()
+    by_customer: dict[str, list[tuple[bool, str, str]]] = {}
+    for customer, given, channel, note in rows:
+        tries = by_customer.setdefault(str(customer), [])
+        if channel is not None:
+            tries.append((bool(given), str(channel), str(note)))
+    found = [
+        Told(
+            customer=customer,
+            told=counts_as_told((given, channel) for given, channel, _ in tries),
+            tries=tuple(
+                f"{channel}: {tr('reached', '已达') if given else tr('not reached', '未达')}"
+                + (f" ({note})" if note else "")
+                for given, channel, note in tries
+            ),
+        )
+        for customer, tries in by_customer.items()
+    ]
+    return sorted(found, key=lambda t: (t.told, t.customer))
 
 
 def remind_of_end(conn: Conn, now_us: int, order_id: int, text: str) -> None:

@@ -13,7 +13,7 @@ import yaml
 from click.testing import CliRunner
 
 from fuhe.cli import root
-from fuhe.control import commands
+from fuhe.control import commands, orders
 from fuhe.control.config import ControlConfig
 from fuhe.control.executor import Executor
 from fuhe.control.records import scalar
@@ -186,6 +186,42 @@ def test_every_page_prints_for_people_in_both_languages(desk: Desk, world: Any) 
                 assert result.output
     finally:
         set_lang(before)
+
+
+async def test_questions_of_a_dispatcher_are_one_command_each(
+    world: Any, storage_config: StorageConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = Desk(world, storage_config, tmp_path, monkeypatch)
+    await world.step()
+    made = world.submitted()
+    world.approve(made)
+    desk.run("dispatcher", "user", "login", "dispatcher")
+    assert [t["told"] for t in desk.run("dispatcher", "control", "order", "told", "D-1")] == [False, False]
+    told: list[tuple[list[tuple[str, str]], str, bool]] = [
+        ([("alpha", "1")], "phone", True),
+        ([("beta", "1")], "sms", False),
+    ]
+    for customers, channel, given in told:
+        orders.give_notice(
+            world.conn, world.now_us, world.people["dispatcher"], world.order_id, customers, channel=channel,
+            note="no answer" if not given else "", given=given,
+        )  # fmt: skip
+    answers = desk.run("dispatcher", "control", "order", "told", "D-1")
+    assert [(t["customer"], t["told"]) for t in answers] == [("beta", False), ("alpha", True)], "who was not, and why"
+    assert answers[0]["tries"] == ["sms: not reached (no answer)"]
+    orders.activate(world.conn, world.now_us, world.people["dispatcher"], world.order_id)
+    world.pass_(1)
+    world.execute(made)
+    await world.run(180)
+    status = desk.run("dispatcher", "control", "status")
+    cut = {c["customer"]: c for c in status["commands"]}
+    assert (cut["alpha"]["state"], cut["beta"]["state"]) == ("EFFECTIVE", "BLOCKED"), "nobody is cut untold"
+    assert cut["alpha"]["order_id"] and cut["alpha"]["sent_at"] and cut["alpha"]["not_after"]
+    assert status["promised_kw"] > 0 and round(status["measured_kw"]) == 300
+    assert desk.run("dispatcher", "control", "device", "protections") == []
+    span = ["--from", from_us(world.now_us - 600_000_000).isoformat(), "--to", from_us(world.now_us).isoformat()]
+    assert "command.send" in str(desk.run("dispatcher", "audit", "show", *span))
+    assert desk.run("dispatcher", "audit", "verify")["sound"]
 
 
 def test_nobody_without_login_and_no_verb_without_person(desk: Desk) -> None:
