@@ -103,7 +103,8 @@ def _show(item: str, value: str, edition: str) -> None:
         place = form.places.get(name) or form.entry.get(name)
         unit = f" {place.unit}" if place is not None and place.unit else ""
         text = json.dumps(one, ensure_ascii=False) if isinstance(one, (dict, list)) else str(one)
-        click.echo(f"    {name} ({labelled(name)}) = {text}{unit}")
+        label = labelled(name)
+        click.echo(f"    {name}{f' ({label})' if label != name else ''} = {text}{unit}")
 
 
 @param.command(

@@ -270,9 +270,9 @@ def test_secrets_are_in_no_preview_and_no_difference() -> None:
 def test_the_examples_of_the_docs_are_good_lists() -> None:
     text = (Path(__file__).parents[2] / "docs" / "parameters.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```csv\n(.*?)```", text, re.DOTALL)
-    found = [parse_settings(block.encode(), {"T01": "2013"}) for block in blocks]
-    assert len(found) == 3 and not [str(f) for one in found for f in one.faults]
-    assert len(found[2].settings) == 1 and len(encode(found[2].settings[0])) == 2 + 2 * 27
+    found = [parse_settings(block.encode(), {"T01": "2013", "mill-1": "2013"}) for block in blocks]
+    assert len(found) == 4 and not [str(f) for one in found for f in one.faults]
+    assert len(found[3].settings) == 1 and len(encode(found[3].settings[0])) == 2 + 2 * 27
 
 
 def _all_places() -> list[tuple[int, str, Place]]:
