@@ -505,6 +505,8 @@ def run(
     begun = time.monotonic()
     with stage(seed, days) as drill:
         drill.start()
+        if drill.mosquitto:  # what is published before the first subscription, a broker keeps for nobody
+            wait_for("the daemon has subscribed", lambda: drill.tap.subscribed > 0, START_LIMIT_S)
         drill.numbers.start()
         starting = stuck = 0
         for number in range(1, kills + 1):

@@ -145,7 +145,7 @@ class Tap:
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._server.getsockname()[1]
         self.acknowledged: list[tuple[str, bytes]] = []
-        self.delivered = self.connections = 0
+        self.delivered = self.connections = self.subscribed = 0
         threading.Thread(target=self._accept, name="tap", daemon=True).start()
 
     def close(self) -> None:
@@ -183,6 +183,7 @@ class Tap:
                 end.close()
 
     def _from_broker(self, first: int, body: bytes, talk: _Talk) -> None:
+        self.subscribed += first >> 4 == 9
         if first >> 4 != 3 or not first & 0x06:
             return
         end = 2 + int.from_bytes(body[:2], "big")
