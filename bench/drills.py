@@ -1,7 +1,6 @@
 """Is control safe? Every way that one command can go, tried out on the daemon's own steps (exploration.py).
 
-The figures are counts, and what must be zero is measured against zero: an exploration that meets a broken promise ends
-the bench with the way to it.
+The figures are counts. A case that meets a broken promise ends there, prints the way to it and is counted.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import logging
 import time
 from collections.abc import Mapping
 
-from .exploration import CASES, LONGER, Case, Counts, explore
+from .exploration import CASES, LONGER, Case, Counts, Unsafe, explore
 
 Row = dict[str, object]
 
@@ -27,9 +26,15 @@ def run(*, quick: bool = False) -> list[Row]:
 def _explored(cases: Mapping[str, Case]) -> list[Row]:
     rows: list[Row] = []
     total = Counts()
+    broken: list[str] = []
     began_s = time.process_time()
     for name, case in cases.items():
-        found = explore(case)
+        try:
+            found = explore(case)
+        except Unsafe as error:
+            print(f"{name}: {error}")
+            broken.append(name)
+            continue
         total.situations += found.situations
         total.transitions += found.transitions
         total.crash_points += found.crash_points
@@ -44,7 +49,7 @@ def _explored(cases: Mapping[str, Case]) -> list[Row]:
         {"name": "frames sent", "value": total.sends, "unit": "frames"},
         {"name": "states met", "value": len(total.states), "unit": "states"},
         {"name": "steps of the table taken", "value": len(total.steps), "unit": "steps"},
-        {"name": "broken promises", "value": 0, "unit": "situations", "target": 0},
+        {"name": "cases with a broken promise", "value": len(broken), "unit": "cases", "target": 0},
         {"name": "processor time", "value": time.process_time() - began_s, "unit": "s"},
     ]
     return rows
