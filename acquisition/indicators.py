@@ -7,7 +7,7 @@ how many there are is told.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import Final, Protocol
@@ -65,11 +65,12 @@ class Indicators:
 
 
 def day_indicators(
-    recaller: Recaller, evidence: Evidence, config: CycleConfig, day: date, now_us: int, *, by_point: bool = False
-) -> list[Indicators]:
+    recaller: Recaller, evidence: Evidence, config: CycleConfig, day: date, now_us: int, *, by_point: bool = False,
+    duties: Collection[Duty] = tuple(Duty),
+) -> list[Indicators]:  # fmt: skip
     """Every duty of which something belongs to the day, in the order of `Duty`; `by_point`: of each point by itself."""
     parts: dict[Duty, list[_Part]] = {}
-    for part in _parts(recaller, evidence, config, day, now_us):
+    for part in _parts(recaller, evidence, config, day, now_us, duties):
         parts.setdefault(part.duty, []).append(part)
     found: list[Indicators] = []
     for duty in Duty:
@@ -113,8 +114,10 @@ def _joined(parts: list[_Part]) -> _Part:
     )
 
 
-def _parts(recaller: Recaller, evidence: Evidence, config: CycleConfig, day: date, now_us: int) -> Iterator[_Part]:
-    for rows, labels, expected, exempt in recaller.parts(day, now_us):
+def _parts(
+    recaller: Recaller, evidence: Evidence, config: CycleConfig, day: date, now_us: int, duties: Collection[Duty]
+) -> Iterator[_Part]:
+    for rows, labels, expected, exempt in recaller.parts(day, now_us, duties):
         duty, slots = rows[0].duty, _slots(rows, labels, evidence)
         counted = counts(
             expected=expected,

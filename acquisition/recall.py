@@ -7,7 +7,7 @@ because a device answered; a range that is open or lost is not opened a second t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from itertools import groupby
@@ -195,9 +195,13 @@ class Recaller:
         self._live_day = ended
         return result
 
-    def parts(self, day: date, now_us: int) -> Iterator[tuple[list[Track], I8, Mask, Mask]]:
+    def parts(
+        self, day: date, now_us: int, duties: Collection[Duty] = tuple(Duty)
+    ) -> Iterator[tuple[list[Track], I8, Mask, Mask]]:
         """(rows, labels, expected, exempt) of all that belongs to a business day, without a look at the store."""
         for block in self._blocks:
+            if block[0].duty not in duties:
+                continue
             labels = labels_of_day(block[0].duty, block[0].step_s, day, block[0].month_day)
             until_us = now_us - grace_s(block[0].duty, self._config) * US
             for rows in _cut(block) if len(labels) else ():

@@ -70,7 +70,7 @@ def load_day_input(connection: Connection, day: date, points: Sequence[Point], l
     silent = np.flatnonzero(~np.isfinite(curves[POWER].value).any(axis=1))
     if len(silent):
         _fill_from_samples(connection, day, [ids[i] for i in silent], silent, curves)
-    registers = _registers(connection, day, ids)
+    registers = load_registers(connection, day, ids)
     settled = None
     if layer == "checked":
         _checked(connection, day, ids, curves)
@@ -121,7 +121,7 @@ def _curves(connection: Connection, day: date, ids: Sequence[int], names: Sequen
     return _by_name(value, quality, len(ids), names)
 
 
-def _registers(connection: Connection, day: date, ids: Sequence[int]) -> dict[str, Series]:
+def load_registers(connection: Connection, day: date, ids: Sequence[int]) -> dict[str, Series]:
     """Registers at 00:00 ... 24:00: the last slot of the day before and the day's own, then exact freezes."""
     value, quality = load_curve_range(connection, day - timedelta(days=1), day, ids, _numbers(REGISTERS), STEP_S)
     registers = _by_name(value[:, SLOTS - 1 :], quality[:, SLOTS - 1 :], len(ids), REGISTERS)

@@ -21,6 +21,7 @@ from .common import App, json_option, pass_app, print_json, reported
 from .curve import DayType, layer_option, write_file
 from .curve_data import ALL, Layer, choose_points, load_day_input
 from .event_report import report_event
+from .kpi import report_kpi
 
 
 @click.group()
@@ -29,6 +30,7 @@ def report() -> None:
 
 
 report.add_command(report_event)
+report.add_command(report_kpi)
 
 
 @report.command("day")
