@@ -1,8 +1,8 @@
 """A month's counts for the service indicators: where storage, ledger and analytics meet. One function a source.
 
 Days are read one after the other, each with set queries and arrays over all points; nothing loops over slots. Who is
-counted: the billing points of the archive's customers, or, where the archive knows none, all measuring points, each
-device standing for a customer. What counts cases belongs into `SOURCES` when there is a register of them.
+counted: the billing points of the key customers on the list in force at the month's end, without a list those of all
+customers of the archive, and where the archive knows none all measuring points, each device standing for a customer.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from ..analytics.kpi import Absent, Found, indicators, needs
 from ..analytics.masks import F8, I8, measured
 from ..analytics.network import reliability
 from ..analytics.power_factor import NULL, month_cos
+from ..control.key_customers import lists
 from ..model.archive import Customer, Generator, ServiceRecord, Supply, Version
 from ..model.devices import Device, Point
 from ..model.lang import tr
@@ -37,6 +38,7 @@ from ..protocols.common.errors import UsageError
 from ..storage import kpi
 from ..storage.archive import Contract, contracts, multipliers
 from ..storage.archive_versions import versions
+from ..storage.cases import counts
 from ..storage.devices import load_devices
 from ..storage.exemptions import load_exemptions
 from ..storage.terminals import imported_us
@@ -45,6 +47,7 @@ from .curve_data import load_day_input, load_registers
 Connection = psycopg.Connection[Any]
 
 FRESH_S: Final = 900
+FORWARD_S: Final = 3600
 SATISFIED: Final = 4
 PROACTIVE: Final = ("production", "equipment", "survey", "construction", "metering", "visit", "advice")
 MINUTE_US: Final = 60 * US
@@ -124,11 +127,18 @@ class Scope:
         points = [p for d in self.devices for p in d.measuring]
         last = month.following - timedelta(days=1)
         found = contracts(connection, [p.id for p in points], last) if points else []
+        approved = [x for x in lists(connection) if x.approved_at is not None and x.approved_at < from_us(month.end_us)]
+        listed = max(approved, key=lambda x: x.version or 0, default=None)
+        self.members: set[str] | None = None if listed is None else {r.cons_no for r in listed.members}
         billing = [
-            (p, c) for p, c in zip(points, found, strict=True) if c is not None and c.customer and c.role == "billing"
+            (p, c)
+            for p, c in zip(points, found, strict=True)
+            if c is not None and c.customer and c.role == "billing" and self.counts(c.customer)
         ]
-        self.archived = bool(billing)
-        chosen: Sequence[tuple[Point, Contract | None]] = billing or list(zip(points, found, strict=True))
+        self.archived = bool(billing) or listed is not None
+        chosen: Sequence[tuple[Point, Contract | None]] = (
+            billing if self.archived else list(zip(points, found, strict=True))
+        )
         self.points: list[Point] = [p for p, _ in chosen]
         self.ids: list[int] = [p.id for p in self.points]
         self.owner: list[Device] = [owner[p.id] for p in self.points]
@@ -139,13 +149,18 @@ class Scope:
         self.customers: list[str] = sorted(set(names))
         place = {name: i for i, name in enumerate(self.customers)}
         self.customer: I8 = np.array([place[n] for n in names], np.int64)
+        kind = "customers" if listed is None else f"key customers (list {listed.version})"
         self.text: str = (
-            f"{len(self.customers)} customers, {len(self.points)} billing points"
+            f"{len(self.customers)} {kind}, {len(self.points)} billing points"
             if self.archived
             else f"{len(self.points)} points of {len(self.customers)} devices, no customers in the archive"
         )
-        listed = imported_us(connection, [d.id for d in self.devices])
-        self.since_us: I8 = np.array([max(listed.get(d.id, 0), _since_us(d)) for d in self.owner], np.int64)
+        imported = imported_us(connection, [d.id for d in self.devices])
+        self.since_us: I8 = np.array([max(imported.get(d.id, 0), _since_us(d)) for d in self.owner], np.int64)
+
+    def counts(self, customer: str) -> bool:
+        """Whether a customer is on the list of key customers, if there is one."""
+        return self.members is None or customer in self.members
 
 
 def _since_us(device: Device) -> int:
@@ -537,6 +552,44 @@ def outage_hours(c: Counting) -> Found:
     return Found(numerator=lost, denominator=len(scope_of(c).customers), completeness=completeness, note=_confirmed())
 
 
+# ---------------------------------------------------------------------------------------------- cases
+
+
+def _raised(c: Counting) -> tuple[int, int, int, int]:
+    """Cases opened in the month: raised, confirmed, false, closed in time."""
+    rows = counts(c.connection, c.month.first)
+    raised, confirmed, false, closed = (
+        sum(getattr(r, n) for r in rows) for n in ("raised", "confirmed", "false", "closed_in_time")
+    )
+    return raised, confirmed, false, closed
+
+
+def _no_case() -> str:
+    return tr("no case was raised in the month", "当月无异常工单")
+
+
+def cases_accuracy(c: Counting) -> Found:
+    """Confirmed of all; those nobody has looked at yet lower the completeness."""
+    raised, confirmed, false, _ = _raised(c)
+    return Found(
+        numerator=confirmed, denominator=raised, completeness=(confirmed + false) / raised if raised else 0.0,
+        note="" if raised else _no_case(),
+    )  # fmt: skip
+
+
+def cases_closed(c: Counting) -> Found:
+    """Closed within the time limit of their severity, the false ones too."""
+    raised, _, _, closed = _raised(c)
+    return Found(numerator=closed, denominator=raised, completeness=1.0, note="" if raised else _no_case())
+
+
+def cases_forwarded(c: Counting) -> Found:
+    """Assigned within an hour of their confirmation."""
+    in_time, confirmed = kpi.forwarded(c.connection, from_us(c.month.begin_us), from_us(c.month.end_us), FORWARD_S)
+    none = tr("no case of the month was confirmed", "当月无已核实的异常")
+    return Found(numerator=in_time, denominator=confirmed, completeness=1.0, note="" if confirmed else none)
+
+
 # ---------------------------------------------------------------------------------------------- archive
 
 
@@ -553,7 +606,10 @@ def _archive(c: Counting) -> list[Version]:
 
 
 def _customers(c: Counting) -> set[str]:
-    return {v.record.cons_no for v in _archive(c) if isinstance(v.record, Customer) and v.record.status != "closed"}
+    return {
+        v.record.cons_no for v in _archive(c)
+        if isinstance(v.record, Customer) and v.record.status != "closed" and scope_of(c).counts(v.record.cons_no)
+    }  # fmt: skip
 
 
 def _records(c: Counting) -> list[ServiceRecord]:
@@ -618,7 +674,7 @@ def dual_supply(c: Counting) -> Found | None:
             for g in own.get(name, ())
         )
 
-    chosen = sorted(n for n in customers if supplies.get(n, 0) >= 2 or n in own)
+    chosen = sorted(n for n in customers if n in _customers(c) and (supplies.get(n, 0) >= 2 or n in own))
     if not chosen:
         return None
     return Found(numerator=sum(map(complete, chosen)), denominator=len(chosen), completeness=1.0)
@@ -639,6 +695,9 @@ SOURCES: Final[Mapping[str, Callable[[Counting], Found | Absent | None]]] = {
     "coverage_count": coverage_count,
     "reliability": reliability_,
     "outage_hours": outage_hours,
+    "cases_accuracy": cases_accuracy,
+    "cases_closed": cases_closed,
+    "cases_forwarded": cases_forwarded,
     "service_satisfaction": service_satisfaction,
     "visits": visits,
     "complaints": complaints,

@@ -161,3 +161,18 @@ def controllable(connection: Connection, tested_since: datetime, at: datetime, s
         (tested_since, at, seen_since),
     ).fetchall()
     return {int(d) for (d,) in rows}
+
+
+def forwarded(connection: Connection, begin: datetime, end: datetime, within_s: int) -> tuple[int, int]:
+    """(assigned in time, confirmed) of the cases opened in a span that people confirmed: from the first step that says
+    so (a case that is assigned at once is confirmed by it) to the first assignment."""
+    row = connection.execute(
+        "SELECT count(*) FILTER (WHERE assigned - confirmed <= %s * interval '1 second'), count(*) FROM"
+        " (SELECT min(s.at) FILTER (WHERE s.step IN ('ack', 'confirm', 'assign')) AS confirmed,"
+        " min(s.at) FILTER (WHERE s.step = 'assign') AS assigned FROM case_ c JOIN case_step s ON s.case_id = c.id"
+        " WHERE c.state <> 'false' AND c.opened_at >= %s AND c.opened_at < %s GROUP BY c.id) x"
+        " WHERE confirmed IS NOT NULL",
+        (within_s, begin, end),
+    ).fetchone()
+    assert row is not None
+    return int(row[0]), int(row[1])

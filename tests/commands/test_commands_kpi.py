@@ -137,14 +137,44 @@ def test_a_month_counted_by_hand(db: psycopg.Connection[Any], points: list[int],
 
 def test_what_the_data_do_not_tell_is_missing_and_not_zero(db: psycopg.Connection[Any], points: list[int]) -> None:
     c = counting(db)
-    for number in ("1", "12", "13", "14", "16", "17", "19", "24", "Q3"):
+    for number in ("1", "12", "13", "14", "16", "19", "24", "Q3"):
         answer = count(c, number)
         assert isinstance(answer, Absent) and answer.why, number
-    for number in ("9", "10a", "10b", "15a"):
+    for number in ("9", "10a", "10b", "11a", "11b", "15a", "17", "18a"):
         assert found(c, number).denominator == 0
     assert all(isinstance(count(c, n), Found | Absent) for n in indicators())
     young = counting(db, day_start_us(FIRST) + 6 * HOUR)
     assert found(young, "6").denominator == 0 and found(young, "7a").denominator == 0
+
+
+def test_cases_count_by_what_people_said_and_when(db: psycopg.Connection[Any], points: list[int]) -> None:
+    def case(number: int, state: str, *steps: tuple[str, int]) -> None:
+        opened = from_us(BEGIN + number * HOUR)
+        row = db.execute(
+            "INSERT INTO case_ (rule, device_id, point, severity, state, first_at, last_at, opened_at, changed_at,"
+            " due_at, close_s, told, hidden) SELECT 'R' || %s, device_id, id, 2, %s, %s, %s, %s, %s, %s, 0, '{}', false"
+            " FROM point WHERE id = %s RETURNING id",
+            (str(number), state, opened, opened, opened, opened, opened, points[0]),
+        ).fetchone()
+        assert row is not None
+        for step, minutes in steps:
+            db.execute(
+                "INSERT INTO case_step (case_id, at, actor, step) VALUES (%s, %s, 'li', %s)",
+                (row[0], from_us(BEGIN + number * HOUR + minutes * 60 * US), step),
+            )
+
+    case(1, "assigned", ("open", 0), ("confirm", 600), ("assign", 660))  # an hour, exactly
+    case(2, "assigned", ("confirm", 5), ("assign", 66))
+    case(3, "assigned", ("assign", 700))  # at once
+    case(4, "false", ("confirm", 5), ("false", 9))
+    case(5, "new", ("open", 0))
+    case(6, "closed", ("ack", 1), ("close", 3))  # never handed on
+    case(-1, "assigned", ("assign", 1))  # of the month before
+    c = counting(db)
+    assert (found(c, "17").numerator, found(c, "17").denominator) == (2, 4)
+    accuracy = found(c, "11a")
+    assert (accuracy.numerator, accuracy.denominator, accuracy.completeness) == (4, 6, 5 / 6)
+    assert (found(c, "11b").numerator, found(c, "11b").denominator) == (2, 6)
 
 
 def test_an_empty_system_has_no_figures_and_no_failure(db: psycopg.Connection[Any]) -> None:
