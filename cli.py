@@ -15,6 +15,11 @@ from .model.lang import Lang, set_lang, tr
 
 # verb -> (module of commands/ that defines it under the same name, English, Chinese)
 VERBS = {
+    "analyse": (
+        "analyse",
+        "Statistics of a day for all points, and where a number comes from.",
+        "全部计量点的日统计及其来历。",
+    ),
     "archive": (
         "archive",
         "The business archive: import, export, show, check.",

@@ -114,8 +114,8 @@ def day_table(data: DayInput) -> DayTable:
     """The whole table in one pass; no loop over points in any figure."""
     n = len(data.points)
     k = np.array([float(p.multiplier) for p in data.points])[:, None]
-    forward, forward_kw = _register_energy(data, "forward_active_total")
-    reverse, reverse_kw = _register_energy(data, "reverse_active_total")
+    forward, forward_kw = register_energy(data, "forward_active_total")
+    reverse, reverse_kw = register_energy(data, "reverse_active_total")
 
     candidates: list[tuple[CurveSource, F8]] = []
     guesses: list[tuple[CurveSource, B1]] = []
@@ -159,7 +159,7 @@ def day_table(data: DayInput) -> DayTable:
     )
 
 
-def _register_energy(data: DayInput, name: str) -> tuple[Energy, F8]:
+def register_energy(data: DayInput, name: str) -> tuple[Energy, F8]:
     """The day's exact energy (one interval, first to last reading) and the slots' power from the same register."""
     n = len(data.points)
     series = data.registers.get(name) or Series.empty(n, SLOTS + 1)
@@ -188,8 +188,8 @@ def _day_cos(data: DayInput, active: F8, kw: F8, ok: B1) -> I2:
     for forward, reverse in REACTIVE:
         if forward in data.registers:
             # A meter that has no second register has no such energy; one whose reading is missing stays NULL.
-            w1 = _register_energy(data, forward)[0].total()
-            w2 = _register_energy(data, reverse)[0].total() if reverse in data.registers else np.zeros_like(w1)
+            w1 = register_energy(data, forward)[0].total()
+            w2 = register_energy(data, reverse)[0].total() if reverse in data.registers else np.zeros_like(w1)
             cos = np.where(cos == NULL, month_cos(active, w1, w2), cos)
     series = data.curves.get("reactive_power_total")
     if series is not None:

@@ -28,6 +28,7 @@ ALL = (
     "storage",
     "analytics",
     "vee",
+    "daypass",
     "detection",
     "forecast",
     "daemon",

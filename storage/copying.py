@@ -21,7 +21,7 @@ PG_EPOCH_DAY: Final = 10_957  # the zero of date, in days since 1970
 _HEAD: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _END: Final = b"\xff\xff"
 _KIND_AT: Final = 7  # in a row: the low byte of its first column, an int2 (two bytes column count, four bytes length)
-_OID: Final = {"int2": 21, "int4": 23, "int8": 20, "float4": 700}
+_OID: Final = {"int2": 21, "int4": 23, "int8": 20, "float4": 700, "float8": 701}
 _KIND: Final = {
     "int2": ">i2",
     "int4": ">i4",
