@@ -75,7 +75,8 @@ class Absent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One indicator of one month. origin: system, manual, or none (then `missing` says why and all numbers are None).
+    """One indicator of one month. origin: system, manual, or none: then all numbers are None, and `missing` names the
+    input that is missing, or `note` says why nothing was due.
 
     value: numerator / denominator in the indicator's unit (ratios 0..1, hours, per million). completeness: None where
     the figure was given by hand. meets: against the target, None without one or without a value.
@@ -131,7 +132,7 @@ def row_of(indicator: Indicator, period: str, found: Found | Absent, *, over: bo
     value = _value(indicator, found.numerator, found.denominator)
     if value is None:
         why = found.note or tr("nothing was due in the month", "当月无应计项")
-        return Row(indicator=indicator, period=period, origin="none", missing=why, exempt=found.exempt)
+        return Row(indicator=indicator, period=period, origin="none", note=why, exempt=found.exempt)
     return Row(
         indicator=indicator, period=period, origin="system", numerator=found.numerator, denominator=found.denominator,
         exempt=found.exempt, completeness=found.completeness, value=value, note=found.note,

@@ -315,14 +315,12 @@ def _sums(c: Counting) -> Sums:
     return found
 
 
-def voltage(c: Counting) -> Found:
+def voltage(c: Counting) -> Found | Absent:
     """Phase slots inside the limits of 4.6; slots without a value are not monitored and lower the completeness."""
     s = _sums(c)
-    return Found(
-        numerator=s.monitored - s.out, denominator=s.monitored,
-        completeness=s.monitored / s.wanted if s.wanted else 0.0,
-        note="" if s.monitored else tr("measured voltages, or nominal voltages", "无电压数据或无额定电压"),
-    )  # fmt: skip
+    if not s.monitored:
+        return Absent(tr("measured voltages, or nominal voltages of the points", "电压数据或计量点额定电压"))
+    return Found(numerator=s.monitored - s.out, denominator=s.monitored, completeness=s.monitored / s.wanted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -374,26 +372,24 @@ def _reactive(c: Counting) -> Reactive:
     return found
 
 
-def power_factor(c: Counting) -> Found:
+def power_factor(c: Counting) -> Found | Absent:
     """Of the sum of all points that have all registers: kWh over kVAh."""
     if not scope_of(c).ids or day_start_us(c.month.following) > c.month.now_us:
         return Found(numerator=0, denominator=0, completeness=0.0, note=_not_yet())
     r = _reactive(c)
     known = r.cos != NULL
+    if not known.any():
+        en = "registers of kWh and kvarh at both ends of the month, with one multiplier"
+        return Absent(tr(en, "月初月末有功无功示度 (倍率不变)"))
     active = float(np.abs(r.active[known]).sum())
     reactive = float((np.abs(r.forward[known]) + np.abs(r.reverse[known])).sum())
-    none = "" if known.any() else tr(
-        "registers of kWh and kvarh at both ends of the month, with one multiplier", "月初月末有功无功示度 (倍率不变)"
-    )  # fmt: skip
-    return Found(
-        numerator=active, denominator=float(np.hypot(active, reactive)), completeness=float(known.mean()), note=none
-    )
+    return Found(numerator=active, denominator=float(np.hypot(active, reactive)), completeness=float(known.mean()))
 
 
-def power_factor_share(c: Counting) -> Found:
+def power_factor_share(c: Counting) -> Found | Absent:
     """Points of 0.90 and more."""
     whole = power_factor(c)
-    if not whole.denominator:
+    if isinstance(whole, Absent) or not whole.denominator:
         return whole
     cos = _reactive(c).cos
     return Found(
@@ -428,24 +424,23 @@ def _commands(c: Counting) -> kpi.CommandCounts:
     return found
 
 
-def _apart(found: kpi.CommandCounts) -> str:
-    return tr(f"{found.tests} test commands not counted", f"未计 {found.tests} 条测试命令") if found.tests else ""
+def _of_commands(found: kpi.CommandCounts, done: int) -> Found:
+    tests = tr(f"{found.tests} test commands not counted", f"未计 {found.tests} 条测试命令") if found.tests else ""
+    none = tr("no command was ordered in the month", "当月未下达控制命令")
+    return Found(
+        numerator=done, denominator=found.ordered, exempt=found.apart, completeness=1.0,
+        note=tests if found.ordered else "; ".join(filter(None, (none, tests))),
+    )  # fmt: skip
 
 
-def control(c: Counting) -> Found | None:
+def control(c: Counting) -> Found:
     """Proven by metering of those ordered; without a command there is no figure."""
-    found = _commands(c)
-    return Found(
-        numerator=found.proven, denominator=found.ordered, exempt=found.apart, completeness=1.0, note=_apart(found)
-    ) if found.ordered else None  # fmt: skip
+    return _of_commands(_commands(c), _commands(c).proven)
 
 
-def orders(c: Counting) -> Found | None:
+def orders(c: Counting) -> Found:
     """Carried out of those ordered."""
-    found = _commands(c)
-    return Found(
-        numerator=found.sent, denominator=found.ordered, exempt=found.apart, completeness=1.0, note=_apart(found)
-    ) if found.ordered else None  # fmt: skip
+    return _of_commands(_commands(c), _commands(c).sent)
 
 
 def limited(c: Counting) -> Found:
@@ -467,12 +462,14 @@ def _covered(c: Counting) -> tuple[np.ndarray[Any, np.dtype[np.bool_]], F8]:
     return has, np.bincount(scope.customer, known, minlength=n).astype(np.float64)
 
 
-def coverage_load(c: Counting) -> Found:
+def coverage_load(c: Counting) -> Found | Absent:
     """By load; a customer whose load is not known stands in neither number and lowers the completeness."""
     if not scope_of(c).ids:
         return Found(numerator=0, denominator=0, completeness=0.0)
     has, top = _covered(c)
     known = np.isfinite(top)
+    if not known.any():
+        return Absent(tr("measured loads", "负荷数据"))
     return Found(
         numerator=float(top[known & has].sum()), denominator=float(top[known].sum()), completeness=float(known.mean()),
         note=tr("sum of the points' own maxima", "按各计量点最大负荷之和"),

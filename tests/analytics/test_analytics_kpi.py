@@ -34,7 +34,9 @@ def test_without_input_there_is_no_number() -> None:
     nothing = row_of(
         indicators()["6"], "2026-09", Found(numerator=0, denominator=0, completeness=0, exempt=3), over=True
     )
-    assert nothing.value is None and nothing.missing and nothing.exempt == 3 and nothing.meets is None
+    assert (
+        nothing.value is None and nothing.note and not nothing.missing and nothing.exempt == 3 and nothing.meets is None
+    )
     assert isinstance(needs(indicators()["Q5"]), Absent)
 
 
