@@ -7,8 +7,8 @@ how many there are is told.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Final, Protocol
 
@@ -62,6 +62,11 @@ class Indicators:
     kpis: tuple[Kpi, ...]
     unknown: int
     point: int | None = None
+
+
+def in_service(rows: Iterable[Track], listed_us: Mapping[int, int]) -> list[Track]:
+    """Rows of which nothing is due before their device was in the list (device -> UTC µs). Recall may go back further."""
+    return [replace(r, since_us=max(r.since_us, listed_us.get(r.device, 0))) for r in rows]
 
 
 def day_indicators(

@@ -52,16 +52,21 @@ def gaps(context: click.Context, text: str | None, kpi: bool, points: bool, live
         _holes(app, day, now_us, live, as_json)
 
 
-def _ledger(app: App, connection: Any) -> tuple[list[Device], DatabaseLedger, Recaller]:
+def _ledger(app: App, connection: Any, *, listed: bool = False) -> tuple[list[Device], DatabaseLedger, Recaller]:
+    """`listed`: nothing is due before a device was in the list."""
+    from ..acquisition.indicators import in_service
     from ..acquisition.io.ledgerstore import DatabaseLedger
     from ..acquisition.ledger import tracks
     from ..acquisition.recall import Recaller
     from ..storage.devices import load_devices
+    from ..storage.terminals import imported_us
 
     devices = load_devices(connection, enabled_only=True)
     store = DatabaseLedger(connection)
     cycles = app.config.cycles
     rows = tracks(devices, profiles_of(app), cycles)
+    if listed:
+        rows = in_service(rows, imported_us(connection, [d.id for d in devices]))
     return devices, store, Recaller(rows, store, store, cycles, store.exemptions(devices))
 
 
@@ -130,7 +135,7 @@ def _kpi(app: App, day: date, now_us: int, by_point: bool, as_json: bool) -> Non
     from ..storage.database import Database
 
     with Database.open(app.config.storage) as database, database.connect(autocommit=True) as connection:
-        devices, store, recaller = _ledger(app, connection)
+        devices, store, recaller = _ledger(app, connection, listed=True)
         found = day_indicators(recaller, store, app.config.cycles, day, now_us, by_point=by_point)
     names = {p.id: p.name for d in devices for p in d.points}
     rows: list[dict[str, Any]] = [

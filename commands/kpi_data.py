@@ -16,7 +16,7 @@ import numpy as np
 import psycopg
 
 from ..acquisition.config import CycleConfig
-from ..acquisition.indicators import Indicators, day_indicators
+from ..acquisition.indicators import Indicators, day_indicators, in_service
 from ..acquisition.io.ledgerstore import DatabaseLedger
 from ..acquisition.ledger import LIVE_MARK, Kpi, tracks
 from ..acquisition.profile import Profile
@@ -199,6 +199,7 @@ def _ledger(c: Counting) -> list[Indicators]:
         scope, store = scope_of(c), DatabaseLedger(c.connection)
         wanted = set(scope.ids)
         rows = [t for t in tracks(scope.devices, c.profiles, c.cycles) if t.point in wanted]
+        rows = in_service(rows, imported_us(c.connection, [d.id for d in scope.devices]))
         recaller = Recaller(rows, store, store, c.cycles, _exemptions(c))
         duties = (Duty.DAILY, Duty.CURVE)
         return [

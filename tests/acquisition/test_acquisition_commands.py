@@ -251,6 +251,9 @@ def test_gaps_shows_holes_and_their_recall(
         ("daily", "00:00", "00:00", 1, "not yet"),
     ]
     assert found["totals"]["curve"] == [380, 384]
+    due = from_json(run("gaps", "--kpi", "--day", str(day), "--json"))["indicators"]
+    assert {r["denominator"] for r in due} == {0}, "nothing is due before the device was in the list"
+    db.execute("UPDATE device SET imported = NULL")
     rows = from_json(run("gaps", "--kpi", "--day", str(day), "--json"))["indicators"]
     complete = next(r for r in rows if (r["duty"], r["indicator"]) == ("curve", "completeness"))
     assert (complete["numerator"], complete["denominator"], complete["point"]) == (380, 384, None)

@@ -137,6 +137,12 @@ def test_a_month_counted_by_hand(db: psycopg.Connection[Any], points: list[int],
     assert (found(c, "15b").denominator, found(c, "F2").numerator) == (2, 0)
 
 
+def test_nothing_is_due_before_a_device_is_in_the_list(db: psycopg.Connection[Any], points: list[int]) -> None:
+    db.execute("UPDATE device SET imported = %s WHERE name = 'm2'", (from_us(BEGIN + 20 * 24 * HOUR),))
+    c = counting(db)
+    assert found(c, "7a").denominator == 30 + 10 and found(c, "8").denominator == 720 + 240
+
+
 def test_what_the_data_do_not_tell_is_missing_and_not_zero(db: psycopg.Connection[Any], points: list[int]) -> None:
     c = counting(db)
     for number in ("1", "12", "13", "9", "10a", "10b", "15a", "19", "24", "Q3"):
