@@ -65,7 +65,7 @@ class Indicators:
 
 
 def in_service(rows: Iterable[Track], listed_us: Mapping[int, int]) -> list[Track]:
-    """Rows of which nothing is due before their device was in the list (device -> UTC µs). Recall may go back further."""
+    """Rows of which nothing is due before the device was listed (device -> UTC µs). Recall may go back further."""
     return [replace(r, since_us=max(r.since_us, listed_us.get(r.device, 0))) for r in rows]
 
 
