@@ -28,6 +28,7 @@ ALL = (
     "storage",
     "analytics",
     "vee",
+    "loading",
     "daypass",
     "detection",
     "forecast",

@@ -54,7 +54,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 def load_config(path: Path | None) -> Config:
     """Read `path` (or the first of ./config.yaml, /etc/fuhe/config.yaml; built-in defaults if neither exists).
 
-    UsageError: the file cannot be read, is not YAML, or has a wrong or unknown field (named by its path).
+    Relative paths in it (data_dir, secrets_file, journal) are beside the file. UsageError: it cannot be read, is not
+    YAML, or has wrong or unknown fields (all of them, named by their paths).
     """
     chosen = path or next((p for p in SEARCH if p.exists()), None)
     if chosen is None:
@@ -76,7 +77,17 @@ def load_config(path: Path | None) -> Config:
     faults += [tr(f"links: {name} is named twice", f"links: {name} 重名") for name in twice]
     if faults:
         raise UsageError(_listed(chosen, faults))
-    return config
+    return _placed(config, chosen.absolute().parent)
+
+
+def _placed(config: Config, folder: Path) -> Config:
+    """Relative paths of a file are meant beside that file, wherever the verb is typed."""
+    storage = msgspec.structs.replace(config.storage, data_dir=str(folder / Path(config.storage.data_dir).expanduser()))
+    journal = config.journal
+    if journal.directory is not None:
+        journal = msgspec.structs.replace(journal, directory=str(folder / Path(journal.directory).expanduser()))
+    secrets = None if config.secrets_file is None else str(folder / Path(config.secrets_file).expanduser())
+    return msgspec.structs.replace(config, storage=storage, journal=journal, secrets_file=secrets)
 
 
 def _listed(chosen: Path, faults: list[str]) -> str:

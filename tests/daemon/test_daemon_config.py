@@ -50,6 +50,21 @@ def test_what_a_section_itself_refuses_has_its_path(tmp_path: Path) -> None:
 def test_a_good_file_and_no_file(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text("", encoding="utf-8")
-    assert load_config(path) == Config()
+    assert load_config(path).control == Config().control
     path.write_text("read_only: true\nlinks: [{name: a, kind: tcp, host: h, port_no: 1}]\n", encoding="utf-8")
     assert load_config(path).read_only and load_config(path).links[0].name == "a"
+
+
+def test_paths_are_beside_the_file_wherever_the_verb_is_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
+    home.mkdir()
+    elsewhere.mkdir()
+    (home / "config.yaml").write_text("storage: {data_dir: data}\nsecrets_file: s.yaml\n", encoding="utf-8")
+    monkeypatch.chdir(elsewhere)
+    for path in (home / "config.yaml", Path("../home/config.yaml")):
+        config = load_config(path)
+        assert (
+            config.data_dir.resolve() == home / "data" and Path(config.secrets_file or "").resolve() == home / "s.yaml"
+        )
+    (home / "config.yaml").write_text("storage: {data_dir: /var/lib/fuhe}\n", encoding="utf-8")
+    assert load_config(home / "config.yaml").data_dir == Path("/var/lib/fuhe")
