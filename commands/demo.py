@@ -54,7 +54,7 @@ secrets_file: {home}/sim/secrets.yaml
 http: {{port: {port}}}
 cycles: {{live_s: 5, curve_s: 900, event_s: 0, gap_scan_s: 3, spread_s: 2}}
 control: {{environment: test, county_load_kw: 60000, restore_margin_kw: 20000, min_off_min: 0,
-           verify_at_s: [5, 10, 15], power_before_s: 30, restore_wait_s: 3, supervise_s: 5, step_interval_s: 2,
+           verify_at_s: [5, 10, 15, 25, 40], power_before_s: 30, restore_wait_s: 3, supervise_s: 5, step_interval_s: 2,
            unknown_read_s: 2}}
 """
 POWER = "active_power_total"
