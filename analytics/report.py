@@ -283,11 +283,15 @@ def remarks(rows: Sequence[PointRow]) -> list[tuple[str, str]]:
 def _template(name: str = "day_report.html") -> jinja2.Template:
     folder = resources.files(__package__).joinpath("templates")
     environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.FunctionLoader(lambda part: folder.joinpath(part).read_text(encoding="utf-8")),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
     )
     environment.filters.update(kilo=_kilo, percent=_percent)
     environment.globals.update(style=folder.joinpath("report.css").read_text(encoding="utf-8"), dash=DASH)
-    return environment.from_string(folder.joinpath(name).read_text(encoding="utf-8"))
+    return environment.get_template(name)
 
 
 def build_page(page: Page) -> str:
