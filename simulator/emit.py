@@ -233,7 +233,10 @@ def rounds_csv(simulation: Simulation) -> str:
 
 
 def truth(simulation: Simulation) -> dict[str, object]:
-    """{"first", "step_s", "count", "power_kw": {device: [kW at each label]}, …}; labels of the past quarter-hours."""
+    """{"first", "step_s", "count", "power_kw": {device: [kW at each label]}, …}; labels of the past quarter-hours.
+
+    bypassed: those whose meter does not see all that flows.
+    """
     slots = simulation.past_slots()
     first = from_us(int(slots[0])).astimezone(BUSINESS_ZONE).isoformat() if len(slots) else None
     return {
@@ -243,5 +246,6 @@ def truth(simulation: Simulation) -> dict[str, object]:
         "first": first,
         "step_s": 900,
         "count": len(slots),
+        "bypassed": [name for name, meter in simulation.meters.items() if not meter.metering.honest],
         "power_kw": {name: [round(float(v), 4) for v in row] for name, row in simulation.past_curves().items()},
     }

@@ -19,6 +19,7 @@ import numpy as np
 from ..model.quality import Quality
 from ..model.readings import F8, I8
 from ..model.times import SLOT_15MIN_US, US
+from .abnormal import AbnormalSpec, Metering
 from .clock import DeviceClock, midnight, month_start
 from .faults import FaultSet
 from .load import Site, slot_of
@@ -56,7 +57,7 @@ class SimMeter:
 
     digits / decimals: of the energy registers (6 and 2: XXXXXX.XX), which roll over. initial_kwh: reading at the
     site's origin. retention_days: depth of the load records. password: six digits (levels 02 and 04 share it).
-    rounds: relays in order, round 1 first.
+    rounds: relays in order, round 1 first. abnormal: what makes its picture of the load another one than the load.
     """
 
     name: str
@@ -79,6 +80,7 @@ class SimMeter:
     operator: str = "00000000"
     key: str = ""
     protected: bool = False
+    abnormal: tuple[AbnormalSpec, ...] = ()
     relays: list[Relay] = field(default_factory=list)
     clock: DeviceClock = field(default_factory=DeviceClock)
     events: list[MeterEvent] = field(default_factory=list)
@@ -95,11 +97,13 @@ class SimMeter:
     _cache: tuple[bytes, F8, F8] | None = None
     _blocks: dict[tuple[int, int], F8] = field(default_factory=dict)
     _share: F8 = field(init=False, repr=False)
+    metering: Metering = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         lean = noise(self.seed, 11, np.arange(3)) * 0.012
         share = np.array([1.0, 0.0, 0.0]) if self.wiring == "1P" else 1 / 3 + lean - lean.mean()
         self._share = np.array([0.5, 0.0, 0.5]) if self.wiring == "3P3W" else share
+        self.metering = Metering(self.site, self._share, self.abnormal)
         if self.initial_kwh is None:
             self.initial_kwh = float(np.floor(20_000 + 5_000 * noise(self.seed, 12, np.arange(1))[0]))
         if self.power_factor is None:
@@ -153,7 +157,7 @@ class SimMeter:
 
     def exchange(self, at_us: int, new_kwh: float) -> None:
         """Another meter is fitted: its register starts at `new_kwh`, its memory is empty."""
-        total = float(self._primary_energy(np.array([at_us]))[1].sum()) / self.multiplier
+        total = float(self._metered(np.array([at_us])).sum()) / self.multiplier
         self._exchange = (at_us, new_kwh - total)
         self.memory_since_us = self.demand_since_us = at_us
         self.events.clear()
@@ -233,6 +237,11 @@ class SimMeter:
         """Drop cached values: the site's load has been changed behind the meter's back."""
         self._cache = None
         self._blocks.clear()
+        self.metering.forget()
+
+    def _metered(self, times: I8, phase: int | None = None, direction: int = 1) -> F8:
+        """(TARIFFS, n) primary kWh that pass through the registers of a phase or (None) of the whole meter."""
+        return self.metering.energy(times, self._primary_energy(times)[1], phase, direction)
 
     def value(self, name: str, at_us: int) -> float:
         """One value at one instant; NaN = none."""
@@ -254,25 +263,28 @@ class SimMeter:
     def _energy(self, kind: str, part: str, at: I8) -> F8:
         assert self.power_factor is not None and self.initial_kwh is not None
         reactive = tan(np.arccos(self.power_factor))
-        factor = {
-            "combined_active": 1.0, "forward_active": 1.0, "combined_reactive_1": reactive, "reactive_q1": reactive,
-            "forward_reactive": reactive, "forward_apparent": 1 / self.power_factor,
-        }.get(kind, 0.0)  # fmt: skip
-        energy = self._primary_energy(at)[1] / self.multiplier
-        initial = np.full(TARIFFS, self.initial_kwh / TARIFFS)
+        factor, direction = {
+            "combined_active": (1.0, 0), "forward_active": (1.0, 1), "reverse_active": (1.0, -1),
+            "combined_reactive_1": (reactive, 1), "reactive_q1": (reactive, 1), "forward_reactive": (reactive, 1),
+            "combined_reactive_2": (reactive, -1), "reactive_q3": (reactive, -1), "reverse_reactive": (reactive, -1),
+            "forward_apparent": (1 / self.power_factor, 1), "reverse_apparent": (1 / self.power_factor, -1),
+        }.get(kind, (0.0, 1))  # fmt: skip
+        phase = PHASE.get(part)
+        started = np.full((TARIFFS, len(at)), self.initial_kwh / TARIFFS)
         if self._exchange is not None:
             moment, jump = self._exchange
-            energy = energy + np.where(at >= moment, (jump - self.initial_kwh) / TARIFFS, 0.0)
-        by_tariff = energy + initial[:, None]
-        if part == "total":
-            chosen = by_tariff.sum(axis=0)
-        elif part[0] == "t":
+            started += np.where(at >= moment, (jump - self.initial_kwh) / TARIFFS, 0.0)
+        if direction < 0:  # began at zero and was never exchanged backwards
+            started = np.zeros_like(started)
+        by_tariff = self._metered(at, phase, direction) / self.multiplier
+        by_tariff = by_tariff + started * (1.0 if phase is None else self._share[phase])
+        if part[0] == "t" and part != "total":
             tariff = int(part[1:]) - 1
             if tariff >= TARIFFS:
                 return np.full(len(at), np.nan)
             chosen = by_tariff[tariff]
         else:
-            chosen = by_tariff.sum(axis=0) * self._share[PHASE[part]]
+            chosen = by_tariff.sum(axis=0)
         return np.asarray(np.mod(chosen * factor, 10.0**self.digits))
 
     def _fitted(self, phase: int) -> bool:
@@ -282,15 +294,15 @@ class SimMeter:
         assert self.power_factor is not None
         if not self._fitted(phase):
             return np.full(len(at), np.nan)
-        watts = self._primary_energy(at)[0] / self.multiplier * self._share[phase]
+        watts = self._primary_energy(at)[0] / self.multiplier * self.metering.power_share(phase, at)
         level = self.nominal_v * (sqrt(3) if self.wiring == "3P3W" else 1.0)
-        volts = level * (1.0 + 0.008 * noise(self.seed, 20 + phase, at // (60 * US)))
+        volts = level * (1.0 + 0.008 * noise(self.seed, 20 + phase, at // (60 * US))) * self.metering.voltage(phase, at)
         pf = self.power_factor
         if base == "voltage":
             return np.asarray(volts)
         if base == "current":
             leg = volts * pf * (sqrt(3) / 2 if self.wiring == "3P3W" else 1.0)
-            return np.asarray(watts * 1000.0 / leg)
+            return np.asarray(np.abs(watts) * 1000.0 / leg)
         if base in ("voltage_thd", "current_thd"):
             typical = 2.1 if base == "voltage_thd" else 8.0
             return np.asarray(typical * (1.0 + 0.1 * noise(self.seed, 30 + phase, at // (60 * US))))
@@ -298,23 +310,29 @@ class SimMeter:
             "active_power": 1.0, "reactive_power": tan(np.arccos(pf)), "apparent_power": 1 / pf,
         }.get(base)  # fmt: skip
         if factor is not None:
-            return np.asarray(watts * factor)
-        return np.full(len(at), pf if base == "power_factor" else float(np.degrees(np.arccos(pf))))
+            return np.asarray((np.abs(watts) if base == "apparent_power" else watts) * factor)
+        angle = float(np.degrees(np.arccos(pf)))
+        if base == "power_factor":
+            return np.where(watts < 0, -pf, pf)
+        return np.where(watts < 0, 180.0 + angle, angle)
 
     def _whole(self, name: str, at: I8) -> F8:
         assert self.power_factor is not None
         pf = self.power_factor
         if name in ("active_power_total", "group_power", "reactive_power_total", "apparent_power_total"):
             factor = {"reactive_power_total": tan(np.arccos(pf)), "apparent_power_total": 1 / pf}.get(name, 1.0)
-            return np.asarray(self._primary_energy(at)[0] / self.multiplier * factor)
+            shown = self._primary_energy(at)[0] / self.multiplier * self.metering.power_share(None, at)
+            return np.asarray((np.abs(shown) if name == "apparent_power_total" else shown) * factor)
         if name in ("active_demand", "reactive_demand", "apparent_demand", "active_power_average_1min"):
             width = 60 * US if name.endswith("1min") else SLOT_15MIN_US
             factor = {"reactive_demand": tan(np.arccos(pf)), "apparent_demand": 1 / pf}.get(name, 1.0)
-            flow = self._primary_energy(at)[1].sum(axis=0) - self._primary_energy(at - width)[1].sum(axis=0)
+            flow = self._metered(at).sum(axis=0) - self._metered(at - width).sum(axis=0)
             return np.asarray(flow / self.multiplier * factor * (3_600 * US / width))
         minute = at // (60 * US)
         if name.startswith("voltage_"):  # line voltages ab, bc, ca
-            return np.asarray(sqrt(3) * self.nominal_v * (1.0 + 0.006 * noise(self.seed, 25, minute)))
+            x, y = (self.metering.voltage(PHASE[p], at) for p in name[-2:])
+            between = np.sqrt(x * x + y * y + x * y)
+            return np.asarray(between * self.nominal_v * (1.0 + 0.006 * noise(self.seed, 25, minute)))
         simple = {
             "power_factor_total": (pf, 0.0), "frequency": (50.0, 0.012), "temperature": (24.0, 1.5),
             "clock_battery_voltage": (3.62, 0.01), "backup_battery_voltage": (6.05, 0.01), "current_n": (0.05, 0.01),
@@ -356,7 +374,7 @@ class SimMeter:
         if energy is None:
             if len(self._blocks) >= BLOCKS_KEPT:
                 self._blocks.clear()
-            energy = self._blocks[first, last] = self.site.energy(edges)
+            energy = self._blocks[first, last] = self.metering.energy(edges, self.site.energy(edges))
         flow = np.diff(energy.sum(axis=0) if tariff is None else energy[tariff]) * 4
         peak = int(np.argmax(flow))
         if flow[peak] <= 0:

@@ -19,6 +19,7 @@ from ..model.lang import tr
 from ..protocols.common.errors import UsageError
 from ..protocols.modbus.maps import map_names
 from ..protocols.mqtt.versions import Wanted
+from .abnormal import AbnormalSpec, abnormal_faults
 from .faults import AT_START, KINDS, Fault
 from .sites import PointSpec, RelaySpec, RoundSpec, SiteSpec, components_of, site_faults
 from .terminal_specs import PROTOCOL as TERMINALS
@@ -103,6 +104,7 @@ class DeviceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     block_records: bool = False
     publish_s: float = 60.0
     enabled: bool = True
+    abnormal: tuple[AbnormalSpec, ...] = ()
     options: dict[str, str] = {}
 
 
@@ -163,6 +165,7 @@ def points_of(device: DeviceSpec) -> tuple[PointSpec, ...]:
         pn=1, site=device.site, name="" if model and model.protocol == TERMINALS else device.name,
         ct_ratio=device.ct_ratio, pt_ratio=device.pt_ratio, contract_kva=device.contract_kva,
         nominal_v=device.nominal_v, wiring=device.wiring, initial_kwh=device.initial_kwh,
+        abnormal=device.abnormal,
     )  # fmt: skip
     return (point,)
 
@@ -292,6 +295,9 @@ def _device_faults(device: DeviceSpec, buses: dict[str, BusSpec], names: list[st
     if (device.site is None) == (not device.points):
         yield "site: " + tr("give a site (a terminal: or points)", "应给出 site (终端也可给出 points)")
         return
+    yield from abnormal_faults(device.abnormal)
+    for j, point in enumerate(device.points):
+        yield from (f"points[{j}].{text}" for text in abnormal_faults(point.abnormal))
     if model and model.protocol == TERMINALS:
         yield from terminal_faults(device.terminal, points_of(device), model.version, device.password, device.key)
         return

@@ -131,6 +131,7 @@ class Simulation:
             key=device.key,
             protected=device.relay.protected,
             relays=relays,
+            abnormal=point.abnormal,
         )
 
     @staticmethod

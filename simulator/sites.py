@@ -9,6 +9,7 @@ from typing import Literal
 import msgspec
 
 from ..model.lang import tr
+from .abnormal import AbnormalSpec
 from .load import Component
 from .shapes import shapes
 
@@ -59,6 +60,7 @@ class PointSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     wiring: Literal["3P4W", "3P3W", "1P"] = "3P4W"
     initial_kwh: float | None = None
     version: Literal["2007", "1997"] = "2007"
+    abnormal: tuple[AbnormalSpec, ...] = ()
 
 
 def site_faults(site: SiteSpec) -> Iterator[str]:
