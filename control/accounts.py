@@ -29,7 +29,7 @@ from .records import Conn, fetch_all, fetch_one, insert, scalar, update
 WRONG_PASSWORDS: Final = 3
 PASSWORD_CHARS: Final = 8
 _HASHER: Final = PasswordHasher()
-_BOOTSTRAP: Final = 0x66756865_0002
+BOOTSTRAP_LOCK: Final = 0x66756865_0002
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +84,7 @@ def add_first_administrator(conn: Conn, now_us: int, name: str, password: str) -
     hashed = hash_password(password)
     actor = Actor(name="bootstrap", role="system")
     with recorded(conn, now_us, actor, "user.add", f"account:{name}"):
-        conn.execute("SELECT pg_advisory_xact_lock(%s)", (_BOOTSTRAP,))
+        conn.execute("SELECT pg_advisory_xact_lock(%s)", (BOOTSTRAP_LOCK,))
         if scalar(conn, "SELECT count(*) FROM account"):
             raise UsageError(tr("there are accounts already: log in as an administrator", "已有账号: 请以管理员登录"))
         return _insert(conn, now_us, actor, name, Role.ADMINISTRATOR, hashed)

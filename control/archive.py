@@ -28,7 +28,7 @@ from .config import ControlConfig
 from .permissions import MAY, require, require_other_person
 from .records import Conn, fetch_all, fetch_one, insert
 
-LOCK: Final = 0x66756865_0003
+LOCK: Final = 0x66756865_0004
 CODE_DIGITS: Final = 4
 # what is touched -> (verb of the second signature, English, Chinese)
 KINDS: Final[Mapping[str, tuple[str, str, str]]] = {

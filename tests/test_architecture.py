@@ -85,3 +85,19 @@ def test_every_package_is_in_both_build_lists() -> None:
     assert found == set(PACKAGES)
     for target in ("wheel", "sdist"):
         assert found <= set(build[target]["only-include"])
+
+
+def test_advisory_locks_have_numbers_of_their_own() -> None:
+    """Two modules with one number wait for each other: an import for as long as a daemon holds its lease."""
+    owners: dict[int, list[str]] = {}
+    for path in _sources():
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)):
+                continue
+            if not (isinstance(node.value, ast.Constant) and isinstance(node.value.value, int)):
+                continue
+            # DEVICE_LOCK is the first half of a pair: pairs have a space of their own.
+            if node.target.id in ("LOCK", "DIRTY_LOCK", "BOOTSTRAP_LOCK"):
+                owners.setdefault(node.value.value, []).append(f"{path.relative_to(ROOT)} {node.target.id}")
+    assert len(owners) >= 8
+    assert [names for names in owners.values() if len(names) > 1] == []
