@@ -38,6 +38,7 @@ from ..model.quantities import quantity
 from ..model.times import BUSINESS_ZONE, US, business_day, from_us
 from ..protocols.common.errors import FuheError, LinkError
 from ..simulator.scenario import builtin_scenarios
+from ..storage.cases import cases
 from ..storage.config import StorageConfig
 from ..storage.database import Database
 from ..storage.devices import load_devices
@@ -274,9 +275,11 @@ class Demo:
             self.console.print(
                 tr(
                     f"[green]{got} of {due} slots that the meters hold are stored ({got / due:.1%}); largest "
-                    f"difference to the simulator's truth {off:.5f} kW on the secondary side (last digit 0.0001 kW)[/]",
+                    f"difference to the simulator's truth {off:.5f} kW on the secondary side (last digit 0.0001 kW), "
+                    f"without {', '.join(truth['bypassed'])}, whose meter does not see all that flows[/]",
                     f"[green]电表所存 {due} 个数据点已入库 {got} ({got / due:.1%}); 与模拟器真值的最大差 "
-                    f"{off:.5f} kW (二次侧, 电表末位 0.0001 kW)[/]",
+                    f"{off:.5f} kW (二次侧, 电表末位 0.0001 kW), "
+                    f"不含电表未计全部电流的 {', '.join(truth['bypassed'])}[/]",
                 ),
                 highlight=False,
             )
@@ -437,9 +440,10 @@ class Demo:
         self.run("recall", ROBBED, "--from", span[0], "--to", span[1], "--duty", "event", user="li")
         days = (self.facts["day"] - self.facts["first"]).days + 1
         self.wait(tr("validated days", "已校验日"), lambda: self._judged(days), 60)
+        self.wait(tr("event taken up", "事件已处理"), lambda: (self._opened(ROBBED, "T1"), 1.0), 30)
         self.console.print(
             tr(
-                "[dim]states that were over have closed themselves, so that --all shows them; the others wait for people:[/]",
+                "[dim]states that are over close themselves (--all shows them); the others wait for people:[/]",
                 "[dim]已恢复的状态自动结案, 以 --all 列出; 其余待人工处理:[/]",
             ),
             highlight=False,
@@ -464,6 +468,13 @@ class Demo:
         assert row is not None
         whole = float(days * len(ABNORMAL))
         return whole - float(row[0]), whole
+
+    def _opened(self, point: str, rule: str) -> float:
+        """1 when a case of the rule is there; events are looked at every ten seconds."""
+        with self._live.connect() as connection:
+            found = connection.execute("SELECT id FROM point WHERE name = %s", (point,)).fetchone()
+            assert found is not None
+            return float(bool(cases(connection, everything=True, rule=rule, points=[int(found[0])], limit=1)))
 
     def report(self, database: Database) -> Path:
         """One HTML page with the day and the event."""
