@@ -59,6 +59,13 @@ def decode(
 ) -> None:
     """Explain frames given as hex, in a file or capture log (-f), or as JSON lines (--batch)."""
     if batch:
+        if frames or file is not None:
+            raise UsageError(
+                tr(
+                    "--batch reads standard input only: fuhe decode --batch < FILE",
+                    "--batch 只读标准输入: fuhe decode --batch < 文件",
+                )
+            )
         for line in answers(sys.stdin.buffer):
             sys.stdout.buffer.write(line + b"\n")
             sys.stdout.buffer.flush()

@@ -376,8 +376,10 @@ def _report(days: list[ScoredDay], wanted: str, as_json: bool, plot: Path | None
 
 def _range(first: date | None, last: date | None, month: str | None) -> tuple[date, date]:
     if month is not None:
-        if first or last or not re.fullmatch(r"\d{4}-(0[1-9]|1[0-2])", month):
-            raise UsageError(tr("--month YYYY-MM stands alone", "--month 应为 YYYY-MM, 且不与 --from/--to 同用"))
+        if first or last:
+            raise UsageError(tr("give --month or --from and --to, not both", "--month 不与 --from/--to 同用"))
+        if not re.fullmatch(r"\d{4}-(0[1-9]|1[0-2])", month):
+            raise UsageError(tr(f"{month!r} is not a month YYYY-MM", f"{month!r} 不是 YYYY-MM 形式的月份"))
         begin = date.fromisoformat(month + "-01")
         return begin, (begin + timedelta(days=32)).replace(day=1) - timedelta(days=1)
     today = business_day(_now_us())

@@ -109,7 +109,8 @@ def read_table(path: Path) -> Table:
             with gzip.open(io.BytesIO(data)) as packed:
                 data = packed.read(MAX_BYTES + 1)
     except (OSError, EOFError) as error:
-        raise UsageError(tr(f"cannot read {path}: {error}", f"无法读取 {path}: {error}")) from error
+        why = error.strerror or error if isinstance(error, OSError) else error
+        raise UsageError(tr(f"cannot read {path}: {why}", f"无法读取 {path}: {why}")) from error
     if len(data) > MAX_BYTES:
         raise UsageError(tr(f"{path} is larger than 1 GiB", f"{path} 超过 1 GiB"))
     try:

@@ -190,9 +190,9 @@ def _tariffs(text: str, step_s: int) -> tuple[Any, list[str]]:
     try:
         for part in text.split(","):
             clock, _, name = part.strip().partition("=")
-            hour, minute = clock.split(":")
-            if not name.strip():
-                raise ValueError(part)
+            hour, _, minute = clock.partition(":")
+            if not (hour.isdecimal() and minute.isdecimal() and name.strip()):
+                raise ValueError(tr(f"{part!r} is no period", f"{part!r} 不是时段"))
             if name.strip() not in names:
                 names.append(name.strip())
             periods.append((int(hour) * 60 + int(minute), names.index(name.strip())))

@@ -114,3 +114,12 @@ def test_mistakes_say_what_to_do(tmp_path: Path, words: list[str], why: str) -> 
     write(path, two_days())
     result = fuhe("--meter", str(path), *words)
     assert result.exit_code == 1 and why in result.output
+
+
+def test_a_wrong_period_and_a_missing_file_are_told_in_plain_words(tmp_path: Path) -> None:
+    file = tmp_path / "meter.csv"
+    write(file, two_days())
+    result = fuhe("--meter", str(file), "--time", "time", "--energy", "kwh", "--tou", "00:00=valley,8=flat")
+    assert result.exit_code == 1 and "--tou: '8=flat' is no period; write" in result.output
+    result = fuhe("--meter", str(tmp_path / "none.csv"), "--time", "time", "--energy", "kwh")
+    assert result.exit_code == 1 and "No such file" in result.output and "Errno" not in result.output

@@ -110,6 +110,11 @@ def test_batch_is_a_filter_of_its_own_process() -> None:
     assert [g["id"] for g in got] == [*range(50), None] and "error" in got[-1]
 
 
+def test_batch_names_where_its_lines_come_from() -> None:
+    result = fuhe("decode", "--batch", "frames.txt")
+    assert result.exit_code == 1 and "--batch < FILE" in result.output
+
+
 def test_decoding_a_frame_loads_nothing_heavy() -> None:
     code = f"""
 import sys
