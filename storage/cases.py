@@ -35,7 +35,8 @@ STEPS: Final[dict[str, tuple[tuple[str, ...], str]]] = {
     "close": (("confirmed", "assigned", "on_site", "repaired", "verified"), "closed"),
 }
 DAEMON: Final = "daemon"
-AGAIN: Final = 50
+AGAIN: Final = 50  # events before the cursor that are looked at once more
+AGAIN_DAYS: Final = 7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,19 +108,9 @@ def open_or_repeat(connection: Connection, now_us: int, found: Finding) -> tuple
         (found.device_id, found.point, found.rule, list(ENDED)),
     ).fetchone()
     if row is None:
-        # Judged again, a day does not open once more what has been dealt with; what closed itself grows with its data.
-        known = connection.execute(
-            "SELECT id, finding FROM case_ WHERE device_id = %s AND point IS NOT DISTINCT FROM %s AND rule = %s"
-            " AND first_at <= %s AND last_at >= %s AND finding <> 'withdrawn' ORDER BY id DESC LIMIT 1",
-            (found.device_id, found.point, found.rule, last, first),
-        ).fetchone()
+        known = _known(connection, found)
         if known is not None:
-            if known[1] == "over":
-                connection.execute(
-                    "UPDATE case_ SET first_at = least(first_at, %s), last_at = greatest(last_at, %s) WHERE id = %s",
-                    (first, last, known[0]),
-                )
-            return int(known[0]), False
+            return known, _goes_on(connection, now_us, known, found)
         (number,) = connection.execute(
             "INSERT INTO case_ (rule, device_id, point, severity, first_at, last_at, opened_at, changed_at, due_at,"
             " close_s, told, hidden, evidence)"
@@ -145,6 +136,42 @@ def open_or_repeat(connection: Connection, now_us: int, found: Finding) -> tuple
     if apart:
         _step(connection, number, now_us, DAEMON, "repeat", "", found.evidence)
     return number, True
+
+
+def _known(connection: Connection, found: Finding) -> int | None:
+    """An ended case that the finding belongs to: one that covers it (judged again, a day does not open once more what
+    has been dealt with), or one that closed itself within `AGAIN_DAYS` before (a nightly habit is one case)."""
+    row = connection.execute(
+        "SELECT id FROM case_ WHERE device_id = %s AND point IS NOT DISTINCT FROM %s AND rule = %s"
+        " AND finding <> 'withdrawn' AND first_at <= %s AND (last_at >= %s OR (finding = 'over' AND last_at >= %s))"
+        " ORDER BY last_at DESC, id DESC LIMIT 1",
+        (
+            found.device_id, found.point, found.rule, from_us(found.last_us), from_us(found.first_us),
+            from_us(found.first_us) - timedelta(days=AGAIN_DAYS),
+        ),
+    ).fetchone()  # fmt: skip
+    return None if row is None else int(row[0])
+
+
+def _goes_on(connection: Connection, now_us: int, case_id: int, found: Finding) -> bool:
+    """A case that had closed itself opens again with a later finding, and only grows with one in between."""
+    first, last = from_us(found.first_us), from_us(found.last_us)
+    row = connection.execute("SELECT last_at, finding FROM case_ WHERE id = %s FOR UPDATE", (case_id,)).fetchone()
+    if row is None or row[1] != "over":
+        return False
+    if last <= row[0]:
+        connection.execute("UPDATE case_ SET first_at = least(first_at, %s) WHERE id = %s", (first, case_id))
+        return False
+    connection.execute(
+        "UPDATE case_ SET first_at = least(first_at, %s), last_at = %s, changed_at = %s, cleared_at = NULL,"
+        " state = 'new', finding = '', repeats = repeats + 1, due_at = %s, evidence = evidence || %s WHERE id = %s",
+        (
+            first, last, from_us(now_us), from_us(now_us) + timedelta(seconds=found.note_s),
+            Jsonb(dict(found.evidence or {})), case_id,
+        ),
+    )  # fmt: skip
+    _step(connection, case_id, now_us, DAEMON, "again", "", found.evidence)
+    return True
 
 
 def clear(connection: Connection, now_us: int, point: int, rule: str, at_us: int, *, close: bool) -> int | None:

@@ -241,3 +241,17 @@ def test_events_with_numbers_that_come_late_are_not_lost(works: Works, db: Any) 
     event(db, "ERC20", now - 30_000_000)
     take_events(db, now)
     assert {c.rule for c in cases.cases(db)} == {"D5", "D6"}
+
+
+def test_a_nightly_habit_is_one_case(works: Works, db: Any) -> None:
+    for n in range(3):
+        works.day(1, DAY + timedelta(days=n), u_a=(80, 88, 200.0))
+        works.judge()
+        works.clock.us += 86_400_000_000
+    (case,) = cases.cases(db, everything=True)
+    assert (case.rule, case.state, case.repeats) == ("V6", "closed", 3)
+    assert [s.step for s in cases.steps(db, case.id)] == ["open", "closed", "again", "closed", "again", "closed"]
+    works.day(1, DAY + timedelta(days=20), u_a=(80, 88, 200.0))
+    works.clock.us += 20 * 86_400_000_000
+    works.judge()
+    assert len(cases.cases(db, everything=True)) == 2, "weeks later it is another one"
