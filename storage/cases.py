@@ -140,14 +140,16 @@ def open_or_repeat(connection: Connection, now_us: int, found: Finding) -> tuple
 
 def _known(connection: Connection, found: Finding) -> int | None:
     """An ended case that the finding belongs to: one that covers it (judged again, a day does not open once more what
-    has been dealt with), or one that closed itself within `AGAIN_DAYS` before (a nightly habit is one case)."""
+    has been dealt with), or one that closed itself within `AGAIN_DAYS` of it (a nightly habit is one case, in whatever
+    order its days are judged)."""
     row = connection.execute(
         "SELECT id FROM case_ WHERE device_id = %s AND point IS NOT DISTINCT FROM %s AND rule = %s"
-        " AND finding <> 'withdrawn' AND first_at <= %s AND (last_at >= %s OR (finding = 'over' AND last_at >= %s))"
+        " AND finding <> 'withdrawn' AND ((first_at <= %s AND last_at >= %s)"
+        " OR (finding = 'over' AND first_at <= %s AND last_at >= %s))"
         " ORDER BY last_at DESC, id DESC LIMIT 1",
         (
             found.device_id, found.point, found.rule, from_us(found.last_us), from_us(found.first_us),
-            from_us(found.first_us) - timedelta(days=AGAIN_DAYS),
+            from_us(found.last_us) + timedelta(days=AGAIN_DAYS), from_us(found.first_us) - timedelta(days=AGAIN_DAYS),
         ),
     ).fetchone()  # fmt: skip
     return None if row is None else int(row[0])
@@ -156,11 +158,16 @@ def _known(connection: Connection, found: Finding) -> int | None:
 def _goes_on(connection: Connection, now_us: int, case_id: int, found: Finding) -> bool:
     """A case that had closed itself opens again with a later finding, and only grows with one in between."""
     first, last = from_us(found.first_us), from_us(found.last_us)
-    row = connection.execute("SELECT last_at, finding FROM case_ WHERE id = %s FOR UPDATE", (case_id,)).fetchone()
+    row = connection.execute(
+        "SELECT last_at, finding, first_at FROM case_ WHERE id = %s FOR UPDATE", (case_id,)
+    ).fetchone()
     if row is None or row[1] != "over":
         return False
     if last <= row[0]:
-        connection.execute("UPDATE case_ SET first_at = least(first_at, %s) WHERE id = %s", (first, case_id))
+        connection.execute(
+            "UPDATE case_ SET first_at = least(first_at, %s), repeats = repeats + %s WHERE id = %s",
+            (first, int(last < row[2]), case_id),
+        )
         return False
     connection.execute(
         "UPDATE case_ SET first_at = least(first_at, %s), last_at = %s, changed_at = %s, cleared_at = NULL,"

@@ -251,6 +251,10 @@ def test_a_nightly_habit_is_one_case(works: Works, db: Any) -> None:
     (case,) = cases.cases(db, everything=True)
     assert (case.rule, case.state, case.repeats) == ("V6", "closed", 3)
     assert [s.step for s in cases.steps(db, case.id)] == ["open", "closed", "again", "closed", "again", "closed"]
+    works.day(1, DAY - timedelta(days=2), u_a=(80, 88, 200.0))
+    works.judge()
+    (case,) = cases.cases(db, everything=True)
+    assert case.repeats == 4 and case.first_at < from_us(day_start_us(DAY)), "a day that comes late is of it too"
     works.day(1, DAY + timedelta(days=20), u_a=(80, 88, 200.0))
     works.clock.us += 20 * 86_400_000_000
     works.judge()
