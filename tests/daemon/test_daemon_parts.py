@@ -8,6 +8,7 @@ import urllib.request
 from decimal import Decimal
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from fuhe.daemon.config import HttpConfig, load_config
@@ -127,11 +128,11 @@ def test_configuration_faults_are_named_by_path(tmp_path: Path) -> None:
         load_config(tmp_path / "nowhere.yaml")
 
 
-def test_the_shipped_configuration_is_the_default() -> None:
+def test_the_shipped_configuration_is_the_default(tmp_path: Path) -> None:
     shipped = load_config(Path(__file__).resolve().parents[2] / "config.yaml")
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as empty:
-        file = Path(empty) / "config.yaml"
-        file.write_text("{}")
-        assert shipped == load_config(file)
+    file = tmp_path / "config.yaml"
+    file.write_text("{}")
+    empty = load_config(file)
+    assert Path(empty.storage.data_dir) == tmp_path / Path(shipped.storage.data_dir).name  # each beside its own file
+    storage = msgspec.structs.replace(empty.storage, data_dir=shipped.storage.data_dir)
+    assert shipped == msgspec.structs.replace(empty, storage=storage)
