@@ -21,7 +21,7 @@ from fuhe.storage.database import Database
 from fuhe.storage.migrate import migrate
 from fuhe.storage.server import EmbeddedServer
 
-# Temporary files in memory where the machine has room: a third of the suite's time would be the file system's. What
+# Temporary files in memory where the machine has room: every test copies a database, a file a table. What
 # happens when a disk refuses or lies is tested with injected faults, not by the disk.
 MEMORY, ROOM_BYTES = Path("/dev/shm"), 4 << 30
 if MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM_BYTES:
